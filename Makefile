@@ -1,0 +1,41 @@
+# Two commands: make demo, make test. Everything else is for developers.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench acceptance clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## scanner, node and PACS on this machine; results in demo-out/
+	$(BIN)/dicomnode demo
+
+test: $(READY) ## the whole test suite (acceptance tests run where Orthanc, DCMTK and the validators are installed)
+	$(BIN)/python -m pytest
+
+acceptance: $(READY) ## only the acceptance tests
+	$(BIN)/python -m pytest -m acceptance
+
+check: $(READY) ## format, lint, types, layers
+	$(BIN)/ruff format --check dicomnode tests
+	$(BIN)/ruff check dicomnode tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## put the code in shape
+	$(BIN)/ruff format dicomnode tests
+	$(BIN)/ruff check --fix dicomnode tests
+
+bench: $(READY) ## benchmarks; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,16 @@
+"""The audit log: append one record, verify, query, export. Rows form a SHA-256 hash chain."""
+
+from dicomnode.audit.chain import Verdict, append, verify
+from dicomnode.audit.checkpoint import check_against, write_checkpoint
+from dicomnode.audit.query import AuditFilter, export_csv, find
+
+__all__ = [
+    "AuditFilter",
+    "Verdict",
+    "append",
+    "check_against",
+    "export_csv",
+    "find",
+    "verify",
+    "write_checkpoint",
+]

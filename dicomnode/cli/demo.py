@@ -1,0 +1,76 @@
+"""``dicomnode demo``."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dicomnode.cli.options import json_option, print_json
+from dicomnode.demo.summary import DemoReport, run_demo
+
+
+@click.command()
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder of DICOM files to send instead of the built-in phantoms.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-out"),
+    show_default=True,
+    help="Result folder.",
+)
+@json_option
+def demo(source: Path | None, out: Path, as_json: bool) -> int:
+    """Play scanner, node and PACS on this machine; exit status 0 if every study came back and the log verifies."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with tempfile.TemporaryDirectory(prefix="dicomnode-demo-") as work, bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=None)
+            bars.update(tasks[stage], completed=done, total=total or None)
+
+        report = run_demo(source, out, Path(work), progress)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _print(report, out)
+    return 0 if report.ok else 1
+
+
+def _print(report: DemoReport, out: Path) -> None:
+    console = Console()
+    table = Table("study", "detector", "model", "outcome", "score", "seconds", "delivered", title="dicomnode demo")
+    for row in report.rows:
+        score = "" if row.score is None else f"{row.score:.3f} (threshold {row.threshold:.3f})"
+        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+        outcome = f"{row.outcome}: {row.reason}" if row.outcome in ("not analysed", "failed") else row.outcome
+        table.add_row(row.study, row.detector, row.model, outcome, score, seconds, row.delivered)
+    console.print(table)
+    console.print(f"received results: {out / 'results'}   contact sheet: {out / 'contact-sheet.png'}")
+    console.print(
+        f"audit log: {out / 'audit.csv'} ({report.audit_rows} rows, {report.audit_fault or 'chain verified'})"
+    )
+    for fault in report.faults:
+        console.print(f"[red]not as promised:[/] {fault}")
+    console.print("Research software, not a medical device.")

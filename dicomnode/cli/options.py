@@ -1,0 +1,54 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicomnode.config import load_config, parse_config
+from dicomnode.errors import ConfigError
+from dicomnode.node.build import Blueprint
+from dicomnode.store.engine import Store
+
+DEFAULT_CONFIG = Path("conf/dicomnode.toml")
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--config``: the file, else ``$DICOMNODE_CONFIG``, else conf/dicomnode.toml, else the embedded defaults."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        envvar="DICOMNODE_CONFIG",
+        help="Configuration file. Default: conf/dicomnode.toml where it exists, else the embedded defaults.",
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def blueprint(config_path: Path | None) -> Blueprint:
+    """The configuration that is in force. Raises ConfigError."""
+    if config_path is None and DEFAULT_CONFIG.exists():
+        config_path = DEFAULT_CONFIG
+    config, source = parse_config("", "embedded defaults") if config_path is None else load_config(config_path)
+    return Blueprint(config, source)
+
+
+def open_store(plan: Blueprint) -> Store:
+    """The node's database. Raises ConfigError when there is none yet."""
+    store = plan.store()
+    if not store.path.exists():
+        raise ConfigError(f"there is no database at {store.path}: has the node run with this configuration?")
+    return store
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,68 @@
+"""``dicomnode models`` and ``dicomnode detectors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dicomnode.cli.options import blueprint, config_option, json_option, print_json
+from dicomnode.detectors.discovery import discover
+
+
+@click.group()
+def models() -> None:
+    """The registry of weights."""
+
+
+@models.command("list")
+@config_option
+@json_option
+def list_models(config_path: Path | None, as_json: bool) -> int:
+    """Every model with version, SHA-256 and licence; exit status 1 when one cannot be used."""
+    registry = blueprint(config_path).registry()
+    usable, broken = registry.list(), registry.broken()
+    if as_json:
+        print_json({"models": [model.card.model_dump() for model in usable], "broken": broken})
+        return 1 if broken else 0
+    table = Table("model", "version", "detector", "SHA-256", "licence", "intended use")
+    for model in usable:
+        card = model.card
+        table.add_row(card.name, card.version, card.detector, card.sha256[:16] + "…", card.licence, card.intended_use)
+    Console().print(table)
+    for folder, reason in broken.items():
+        click.echo(f"cannot be used: {folder}: {reason}", err=True)
+    return 1 if broken else 0
+
+
+@click.group()
+def detectors() -> None:
+    """The detectors that a route may name."""
+
+
+@detectors.command("list")
+@json_option
+def list_detectors(as_json: bool) -> int:
+    """Every detector, and every plugin that is broken with its reason; exit status 1 when one is broken."""
+    found = discover()
+    rows = [
+        {
+            "name": item.name,
+            "version": item.version,
+            "default_model": item.default_model,
+            "description": item.description,
+        }
+        for item in found.detectors.values()
+    ]
+    if as_json:
+        print_json({"detectors": rows, "broken": dict(found.broken)})
+        return 1 if found.broken else 0
+    table = Table("detector", "version", "default model", "description")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+    for name, reason in found.broken.items():
+        click.echo(f"broken: {name}: {reason}", err=True)
+    return 1 if found.broken else 0

@@ -1,0 +1,179 @@
+"""The settings, one class per table of ``conf/dicomnode.toml``; frozen, unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from dicomnode.config.rules import Condition
+from dicomnode.dicom.aetitle import ae_title as valid_ae_title
+from dicomnode.dicom.references import require_uid
+
+RESULT_KINDS = ("sc", "sr")
+RESEARCH_BANNER = "RESEARCH – NOT FOR CLINICAL USE"
+
+_NOT_COMPARABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
+
+AETitle = Annotated[str, AfterValidator(valid_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+AnyPort = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+ResultKind = Literal["sc", "sr"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class NodeSettings(_Table):
+    """``[node]``: who and where this node is."""
+
+    ae_title: AETitle = "DICOMNODE"
+    host: str = "0.0.0.0"  # noqa: S104 - a PACS has to reach the node; unknown peers are refused
+    port: AnyPort = 11112
+    data_dir: Path = Path("var")
+    database: str = ""
+    accelerator: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    uid_root: Annotated[str, AfterValidator(require_uid), Field(max_length=40)] = "2.25"
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    model_dir: Path | None = None
+    console_host: str = "127.0.0.1"
+    console_port: AnyPort = 8105
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force: ``database``, or SQLite in ``data_dir``."""
+        return self.database or f"sqlite:///{self.data_dir.resolve() / 'dicomnode.sqlite3'}"
+
+
+class ReceiveSettings(_Table):
+    """``[receive]``: limits of the Storage SCP."""
+
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 25
+    max_pdu: Annotated[int, Field(ge=4096, le=4 * 1024 * 1024)] = 131072
+    accept_unknown_peers: bool = False
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    acse_timeout_s: Seconds = 15.0
+    dimse_timeout_s: Seconds = 60.0
+    network_timeout_s: Seconds = 60.0
+
+
+class AssembleSettings(_Table):
+    """``[assemble]``: when a Series is taken as complete."""
+
+    quiet_period_s: Seconds = 60.0
+    max_wait_s: Seconds = 900.0
+    settle_s: Annotated[float, Field(ge=0)] = 2.0
+    use_c_find: bool = True
+
+    @model_validator(mode="after")
+    def _order(self) -> AssembleSettings:
+        if self.max_wait_s < self.quiet_period_s:
+            raise ValueError("max_wait_s is shorter than quiet_period_s")
+        return self
+
+
+class TlsFiles(_Table):
+    """``tls`` of a peer: PEM files for associations to it (PS3.15 B.12). ``cert`` and ``key`` for mutual TLS."""
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+
+class Peer(_Table):
+    """``[[peer]]``: an Application Entity that we know."""
+
+    name: Annotated[str, Field(min_length=1)]
+    ae_title: AETitle
+    host: Annotated[str, Field(min_length=1)]
+    port: Port
+    may_send: bool = False
+    tls: TlsFiles | Literal[False] = False
+    commit: Literal[False] = False
+
+
+def _keyword(value: str) -> str:
+    tag = tag_for_keyword(value)
+    if tag is None:
+        raise ValueError(f"{value!r} is not a DICOM keyword")
+    if dictionary_VR(tag) in _NOT_COMPARABLE:
+        raise ValueError(f"{value!r} is a sequence or bulk data; a rule compares single values only")
+    return value
+
+
+def _not_empty(when: dict[str, Condition]) -> dict[str, Condition]:
+    if not when:
+        raise ValueError("this would take every series; say that with Modality = { exists = true }")
+    return when
+
+
+class Route(_Table):
+    """``[[route]]``: which Series goes to which detector, and where the results go."""
+
+    name: Annotated[str, Field(min_length=1)]
+    when: Annotated[dict[Annotated[str, AfterValidator(_keyword)], Condition], AfterValidator(_not_empty)]
+    detector: Annotated[str, Field(min_length=1)]
+    model: str | None = None
+    send_to: Annotated[tuple[str, ...], Field(min_length=1)]
+    priority: int = 0
+
+
+class ResultOverride(_Table):
+    """``[results.peer."NAME"]``: other objects for one peer."""
+
+    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)]
+
+
+def _says_research(banner: str) -> str:
+    if "RESEARCH" not in banner.upper():
+        raise ValueError('every output has to say that it is research ("RESEARCH" in the text)')
+    return banner
+
+
+class ResultSettings(_Table):
+    """``[results]``: which objects are sent, and the banner on each of them."""
+
+    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sc", "sr")
+    banner: Annotated[str, Field(min_length=8, max_length=64), AfterValidator(_says_research)] = RESEARCH_BANNER
+    peer: dict[str, ResultOverride] = Field(default_factory=dict)
+
+    def objects_for(self, peer: str) -> tuple[ResultKind, ...]:
+        """The kinds of result objects that ``peer`` gets."""
+        override = self.peer.get(peer)
+        return override.objects if override else self.objects
+
+
+class AuditSettings(_Table):
+    """``[audit]``: how long audit rows stay, and where checkpoints are written."""
+
+    retention_days: Annotated[int, Field(ge=183)] = 2190
+    checkpoint_path: Path | None = None
+
+
+class Config(_Table):
+    """The whole configuration."""
+
+    node: NodeSettings = NodeSettings()
+    receive: ReceiveSettings = ReceiveSettings()
+    assemble: AssembleSettings = AssembleSettings()
+    peer: tuple[Peer, ...] = ()
+    route: tuple[Route, ...] = ()
+    results: ResultSettings = ResultSettings()
+    audit: AuditSettings = AuditSettings()
+
+    def peer_named(self, name: str) -> Peer | None:
+        """The peer of this name, or None."""
+        return next((peer for peer in self.peer if peer.name == name), None)
+
+    def peer_with_ae_title(self, title: str) -> Peer | None:
+        """The first peer with this AE title, or None."""
+        return next((peer for peer in self.peer if peer.ae_title == title.strip()), None)
+
+    @property
+    def rule_keywords(self) -> frozenset[str]:
+        """Every DICOM keyword that a route asks for."""
+        return frozenset(keyword for route in self.route for keyword in route.when)

@@ -1,0 +1,56 @@
+"""The status as Prometheus text (version 0.0.4). Labels are states, kinds and peer names, never patient data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+METRICS = {
+    "dicomnode_instances_received": "Instances in the database, conflicting copies included.",
+    "dicomnode_instance_conflicts": "Instances whose SOP Instance UID came before with other bytes.",
+    "dicomnode_open_associations": "Inbound associations at present.",
+    "dicomnode_series": "Series by state.",
+    "dicomnode_outcomes": "Assignments by outcome.",
+    "dicomnode_jobs": "Jobs by kind and state.",
+    "dicomnode_deliveries": "Derived Instances by destination and state.",
+    "dicomnode_disk_free_bytes": "Free space on the file system of the spool, in bytes.",
+    "dicomnode_process_alive": "1 for each process of the node that is alive.",
+}
+"""Every metric and its help text; ``docs/operators.md`` lists them."""
+
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def prometheus(status: dict[str, Any]) -> str:
+    """The status as metrics text."""
+    received = status["received"]
+    samples: dict[str, list[tuple[dict[str, str], float]]] = {
+        "dicomnode_instances_received": [({}, received["instances"])],
+        "dicomnode_instance_conflicts": [({}, received["conflicts"])],
+        "dicomnode_open_associations": [({}, received["open_associations"])],
+        "dicomnode_series": [({"state": state}, count) for state, count in status["series"].items()],
+        "dicomnode_outcomes": [({"outcome": outcome}, count) for outcome, count in status["outcomes"].items()],
+        "dicomnode_jobs": list(_nested(status["jobs"], "kind")),
+        "dicomnode_deliveries": list(_nested(status["deliveries"], "destination")),
+        "dicomnode_disk_free_bytes": [({}, status["disk"]["free_bytes"])],
+        "dicomnode_process_alive": [
+            ({"role": item["role"], "owner": item["owner"]}, float(item["alive"])) for item in status["processes"]
+        ],
+    }
+    lines = []
+    for name, text in METRICS.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+        lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in samples[name]]
+    return "\n".join(lines) + "\n"
+
+
+def _nested(counts: dict[str, dict[str, int]], label: str) -> Iterable[tuple[dict[str, str], float]]:
+    for key, states in counts.items():
+        for state, count in states.items():
+            yield {label: key, "state": state}, float(count)
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{key}="{value.translate(_ESCAPES)}"' for key, value in labels.items()) + "}"

@@ -1,0 +1,95 @@
+"""The overview page for operators: plain HTML, no script, refreshed by the browser. Everything is escaped."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8884;--ok:#1a7f37;--bad:#c62828;--wait:#9a6700}
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}
+h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
+p.notice{color:var(--bad);font-weight:600;margin:.2rem 0 1rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);
+vertical-align:top}th{font-weight:600}td.uid{font:12px/1.45 ui-monospace,monospace;word-break:break-all}
+.findings{color:var(--bad);font-weight:600}.failed{color:var(--bad)}.pending,.waiting{color:var(--wait)}
+.delivered,.yes{color:var(--ok)}.tiles{display:flex;flex-wrap:wrap;gap:.6rem}
+.tile{border:1px solid var(--line);border-radius:.4rem;padding:.5rem .9rem}.tile b{display:block;font-size:1.3rem}
+"""
+
+
+def overview(status: dict[str, Any]) -> str:
+    """The whole page."""
+    node = status["node"]
+    body = [
+        f"<h1>{escape(node['ae_title'])}</h1>",
+        f"<p class=notice>{escape(node['notice'])} · dicomnode {escape(node['software_version'])}</p>",
+        _tiles(status),
+        "<h2>Series</h2>",
+        _series(status["recent"]),
+        "<h2>Dead letters</h2>",
+        _dead(status["dead_letters"]),
+        "<h2>Processes</h2>",
+        _processes(status["processes"]),
+    ]
+    head = f"<meta charset=utf-8><meta http-equiv=refresh content=5><title>dicomnode</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>"
+
+
+def _tiles(status: dict[str, Any]) -> str:
+    tiles = {**status["received"], **status["outcomes"]}
+    tiles["GB free"] = round(status["disk"]["free_bytes"] / 1e9)
+    cells = (f"<div class=tile><b>{value}</b>{escape(key.replace('_', ' '))}</div>" for key, value in tiles.items())
+    return f"<div class=tiles>{''.join(cells)}</div>"
+
+
+def _series(recent: list[dict[str, Any]]) -> str:
+    rows = [_series_row(item, result) for item in recent for result in item["results"] or [{}]]
+    head = ("Received", "Modality", "Study Instance UID", "From", "Images", "Outcome", "Score", "Detector", "Delivered")
+    return _table(head, rows) if rows else "<p>Nothing has arrived yet.</p>"
+
+
+def _series_row(item: dict[str, Any], result: dict[str, Any]) -> str:
+    outcome = result.get("outcome", item["state"])
+    score = result.get("score")
+    threshold = result.get("threshold")
+    shown = f"{score:.3f} (threshold {threshold:.3f})" if score is not None and threshold is not None else ""
+    detector = " ".join(str(result[key]) for key in ("detector", "model_version") if result.get(key))
+    reason = result.get("reason", "") if outcome in ("not analysed", "failed") else ""
+    sent = ", ".join(
+        f"{peer}: {count} {state}"
+        for peer, states in result.get("objects", {}).items()
+        for state, count in states.items()
+    )
+    received = datetime.fromtimestamp(item["last_received_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    cells = (
+        f"<td>{received}</td><td>{escape(item['Modality'])}</td><td class=uid>{escape(item['StudyInstanceUID'])}</td>"
+        f"<td>{escape(item['CallingAETitle'])}</td><td>{item['instances']}</td>"
+        f"<td><span class='{escape(outcome.split()[0])}'>{escape(outcome)}</span> {escape(reason)}</td>"
+        f"<td>{shown}</td><td>{escape(detector)}</td><td>{escape(sent)}</td>"
+    )
+    return f"<tr>{cells}</tr>"
+
+
+def _dead(letters: list[dict[str, Any]]) -> str:
+    rows = [
+        f"<tr><td>{item['job']}</td><td>{escape(item['kind'])}</td><td>{escape(item['reason'])}</td>"
+        f"<td><code>dicomnode jobs requeue {item['job']}</code></td></tr>"
+        for item in letters
+    ]
+    return _table(("Job", "Kind", "Reason", "Try again"), rows) if rows else "<p>None.</p>"
+
+
+def _processes(processes: list[dict[str, Any]]) -> str:
+    rows = [
+        f"<tr><td>{escape(item['role'])}</td><td>{escape(item['owner'])}</td><td>{item['pid']}</td>"
+        f"<td>{'<span class=yes>alive</span>' if item['alive'] else 'silent'}</td></tr>"
+        for item in processes
+    ]
+    return _table(("Role", "Process", "PID", ""), rows)
+
+
+def _table(head: tuple[str, ...], rows: list[str]) -> str:
+    cells = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><tr>{cells}</tr>{''.join(rows)}</table>"

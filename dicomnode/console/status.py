@@ -1,0 +1,177 @@
+"""The state of the node, read from the rows in one snapshot. No patient data: UIDs and our own ids only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+import dicomnode
+from dicomnode.config import Config
+from dicomnode.store.engine import Store
+from dicomnode.store.spool import Spool
+from dicomnode.store.tables import (
+    AssignmentRow,
+    AssociationRow,
+    DeliveryRow,
+    DerivedRow,
+    InstanceRow,
+    JobRow,
+    ProcessRow,
+    SeriesRow,
+    StudyRow,
+)
+
+RECENT = 50
+STALE_S = 30.0
+
+
+def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[str, Any]:
+    """Everything that ``dicomnode status`` shows; keys are stable."""
+    with store.read() as session:
+        return {
+            "node": {
+                "ae_title": config.node.ae_title,
+                "software_version": dicomnode.__version__,
+                "notice": "research software, not a medical device",
+            },
+            "processes": _processes(session, now),
+            "disk": {"free_bytes": spool.free_bytes(), "min_free_bytes": config.receive.min_free_bytes},
+            "received": _received(session),
+            "series": _counts(session, SeriesRow.state),
+            "outcomes": _outcomes(session),
+            "jobs": _jobs(session),
+            "dead_letters": _dead_letters(session),
+            "deliveries": _deliveries(session),
+            "recent": _recent(session),
+        }
+
+
+def _processes(session: Session, now: float) -> list[dict[str, Any]]:
+    rows = session.scalars(select(ProcessRow).where(ProcessRow.stopped_at.is_(None)).order_by(ProcessRow.started_at))
+    return [
+        {"role": row.role, "owner": row.owner, "pid": row.pid, "alive": now - row.heartbeat_at < STALE_S}
+        for row in rows
+    ]
+
+
+def _received(session: Session) -> dict[str, int]:
+    conflicts = select(func.count()).select_from(InstanceRow).where(InstanceRow.conflict)
+    associations = select(func.count()).select_from(AssociationRow).where(AssociationRow.ended == "open")
+    return {
+        "studies": _count(session, StudyRow),
+        "series": _count(session, SeriesRow),
+        "instances": _count(session, InstanceRow),
+        "conflicts": session.scalar(conflicts) or 0,
+        "open_associations": session.scalar(associations) or 0,
+    }
+
+
+def _count(session: Session, row: type[StudyRow | SeriesRow | InstanceRow]) -> int:
+    return session.scalar(select(func.count()).select_from(row)) or 0
+
+
+def _counts(session: Session, column: Any) -> dict[str, int]:
+    return {str(key): count for key, count in session.execute(select(column, func.count()).group_by(column))}
+
+
+def _outcomes(session: Session) -> dict[str, int]:
+    return {
+        key if key != "None" else "pending": count for key, count in _counts(session, AssignmentRow.outcome).items()
+    }
+
+
+def _jobs(session: Session) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    query = select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
+    for kind, state, count in session.execute(query):
+        found.setdefault(kind, {})[state] = count
+    return found
+
+
+def _dead_letters(session: Session) -> list[dict[str, Any]]:
+    rows = session.scalars(select(JobRow).where(JobRow.state == "dead").order_by(JobRow.id.desc()).limit(RECENT))
+    return [
+        {"job": row.id, "kind": row.kind, "payload": row.payload, "attempts": row.attempt, "reason": row.error}
+        for row in rows
+    ]
+
+
+def _deliveries(session: Session) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    query = select(DeliveryRow.destination, DeliveryRow.state, func.count())
+    for destination, state, count in session.execute(query.group_by(DeliveryRow.destination, DeliveryRow.state)):
+        found.setdefault(destination, {})[state] = count
+    return found
+
+
+def _recent(session: Session) -> list[dict[str, Any]]:
+    """The newest Series generations and how far each has come."""
+    query = (
+        select(SeriesRow, StudyRow.StudyInstanceUID)
+        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+        .order_by(SeriesRow.last_received_at.desc(), SeriesRow.id.desc())
+        .limit(RECENT)
+    )
+    return [_series(session, series, study) for series, study in session.execute(query)]
+
+
+def _series(session: Session, series: SeriesRow, study: str) -> dict[str, Any]:
+    instances = select(func.count()).select_from(InstanceRow).where(InstanceRow.series_id == series.id)
+    query = select(AssignmentRow).where(AssignmentRow.series_id == series.id).order_by(AssignmentRow.id)
+    return {
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": series.SeriesInstanceUID,
+        "Modality": series.Modality,
+        "CallingAETitle": series.CallingAETitle,
+        "instances": session.scalar(instances) or 0,
+        "state": series.state,
+        "generation": series.generation,
+        "incomplete": series.incomplete,
+        "complete_by": series.complete_by,
+        "first_received_at": series.first_received_at,
+        "last_received_at": series.last_received_at,
+        "completed_at": series.completed_at,
+        "results": [_result(session, row, series) for row in session.scalars(query)],
+    }
+
+
+def _result(session: Session, row: AssignmentRow, series: SeriesRow) -> dict[str, Any]:
+    delivered = _delivered(session, row)
+    last = delivered.pop("last_delivered_at")
+    current = row.generation == series.generation
+    return {
+        "assignment": row.id,
+        "generation": row.generation,
+        "route": row.route or None,
+        "detector": row.detector,
+        "model": row.model,
+        "model_version": row.model_version,
+        "weights_sha256": row.weights_sha256,
+        "outcome": row.outcome or "pending",
+        "reason": row.reason,
+        "score": row.score,
+        "threshold": row.threshold,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "objects": delivered,
+        "seconds_from_last_instance": last - series.last_received_at if last is not None and current else None,
+    }
+
+
+def _delivered(session: Session, row: AssignmentRow) -> dict[str, Any]:
+    """Per destination the number of objects by state, and when the last one arrived."""
+    query = (
+        select(DeliveryRow.destination, DeliveryRow.state, func.count(), func.max(DeliveryRow.delivered_at))
+        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+        .where(DerivedRow.assignment_id == row.id)
+        .group_by(DeliveryRow.destination, DeliveryRow.state)
+    )
+    found: dict[str, Any] = {"last_delivered_at": None}
+    for destination, state, count, last in session.execute(query):
+        found.setdefault(destination, {})[state] = count
+        if last is not None:
+            found["last_delivered_at"] = max(last, found["last_delivered_at"] or 0.0)
+    return found

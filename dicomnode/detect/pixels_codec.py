@@ -1,0 +1,182 @@
+"""Stored pixel values out of native and compressed pixel data (PS3.5 section 8)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    HTJ2KLosslessRPCL,
+    JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+from dicomnode.detect.volume_header import integer, number
+from dicomnode.detect.volume_terms import MALFORMED, Limits, NotAnalysable
+
+Stored = npt.NDArray[np.integer[Any]]
+_SOI, _J2K_SOC_SIZ, _SEARCH = b"\xff\xd8", b"\xff\x4f\xff\x51", 4096
+_SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """The Image Pixel Module of a greyscale image (PS3.3 C.7.6.3), checked."""
+
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+    @property
+    def stored_range(self) -> tuple[int, int]:
+        """The least and greatest value that Bits Stored can express."""
+        half = 1 << (self.bits_stored - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
+
+def pixel_format(header: Dataset, limits: Limits) -> PixelFormat:
+    """Read and check the Image Pixel Module.
+
+    Raises NotAnalysable for a missing or nonsensical value, or for more bytes than ``limits`` allows.
+    """
+    rows, columns = integer(header, "Rows") or 0, integer(header, "Columns") or 0
+    if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+        raise NotAnalysable("an image has no valid Rows and Columns")
+    frames = 1 if number(header, "NumberOfFrames") is None else integer(header, "NumberOfFrames") or 0
+    allocated, stored = integer(header, "BitsAllocated") or 0, integer(header, "BitsStored") or 0
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
+        raise NotAnalysable(f"an image has {stored} Bits Stored in {allocated} Bits Allocated, which is not readable")
+    if not 0 < frames <= limits.max_planes:
+        raise NotAnalysable("the Number of Frames of an image is invalid or too large")
+    if rows * columns * frames * (allocated // 8) > limits.max_instance_bytes:
+        raise NotAnalysable(f"an image holds more than {limits.max_instance_bytes} bytes of pixels")
+    representation = integer(header, "PixelRepresentation")
+    if representation not in (0, 1):
+        raise NotAnalysable("an image has no valid Pixel Representation")
+    high_bit = integer(header, "HighBit")
+    if high_bit is None or not stored - 1 <= high_bit < allocated:
+        high_bit = stored - 1
+    return PixelFormat(rows, columns, frames, allocated, stored, high_bit, representation == 1)
+
+
+def stored_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[tuple[Stored, Stored]]:
+    """Decode the frames ``indices`` (0-based, ascending); yields (stored values, whole words), each (rows, columns).
+
+    Bits outside Bits Stored (overlays, garbage: PS3.5 8.1.1) are cleared in the stored values and kept in the
+    words where the words exist (native and RLE); else both arrays are one.
+    Raises NotAnalysable that names the transfer syntax when no decoder can read a frame.
+    """
+    syntax = UID(str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "")))
+    if "PixelData" not in dataset:
+        raise NotAnalysable("an image has no Pixel Data")
+    try:
+        _check_codestreams(dataset, form, syntax)
+        yield from _decode(dataset, form, syntax, indices)
+    except MALFORMED as error:
+        raise NotAnalysable(f"the pixels cannot be decoded (transfer syntax {syntax.name or 'missing'})") from error
+
+
+def _decode(
+    dataset: Dataset, form: PixelFormat, syntax: UID, indices: Sequence[int]
+) -> Iterator[tuple[Stored, Stored]]:
+    whole_words = not syntax.is_encapsulated or syntax == RLELossless
+    for raw in _raw_frames(dataset, form, syntax, indices, whole_words=whole_words):
+        if raw.shape != (form.rows, form.columns):
+            raise ValueError("decoded frame has another shape")
+        word = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+        yield (significant_bits(word, form) if whole_words else word), word
+
+
+def significant_bits(words: Stored, form: PixelFormat) -> Stored:
+    """Keep Bits Stored bits up to High Bit, with the sign extended (PS3.5 8.1.1)."""
+    width = words.dtype.itemsize * 8
+    lifted = np.left_shift(words, width - 1 - form.high_bit)
+    return np.right_shift(lifted, width - form.bits_stored)
+
+
+def _raw_frames(
+    dataset: Dataset, form: PixelFormat, syntax: UID, indices: Sequence[int], *, whole_words: bool
+) -> Iterator[Stored]:
+    if syntax == JPEGExtended12Bit and form.bits_stored > 8:
+        yield from _imagecodecs_frames(dataset, form, indices)
+        return
+    options: dict[str, Any] = {"correct_unused_bits": False} if whole_words else {}
+    wanted = None if len(indices) == form.frames else list(indices)
+    done = 0
+    try:
+        for array, _ in get_decoder(syntax).iter_array(dataset, indices=wanted, raw=True, **options):
+            yield array
+            done += 1
+            if done == len(indices):
+                break
+    except MALFORMED:
+        if syntax not in JPEGTransferSyntaxes:
+            raise
+        yield from _imagecodecs_frames(dataset, form, indices[done:])
+
+
+def _imagecodecs_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
+    """Decode JPEG frames, also 12-bit ones, with libjpeg-turbo and its lossless kin as imagecodecs packs them."""
+    wanted = set(indices)
+    for index, frame in enumerate(_codestreams(dataset, form)):
+        if index in wanted:
+            array = np.asarray(imagecodecs.jpeg_decode(frame))
+            aligned = PixelFormat(
+                form.rows, form.columns, 1, form.bits_allocated, form.bits_stored, form.bits_stored - 1, form.signed
+            )
+            width = array.dtype.itemsize
+            yield significant_bits(array.view(f"i{width}"), aligned) if form.signed else array
+
+
+def _codestreams(dataset: Dataset, form: PixelFormat) -> Iterator[bytes]:
+    extended = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    return generate_frames(dataset.PixelData, number_of_frames=form.frames, extended_offsets=extended)
+
+
+def _check_codestreams(dataset: Dataset, form: PixelFormat, syntax: UID) -> None:
+    """Compare the size that each codestream states with Rows and Columns, before a decoder allocates it."""
+    if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, HTJ2KLosslessRPCL):
+        return
+    for frame in _codestreams(dataset, form):
+        shape = codestream_shape(frame)
+        if shape is not None and shape != (form.rows, form.columns):
+            raise NotAnalysable("the size of the compressed image is not the one that its header states")
+
+
+def codestream_shape(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) as the codestream states them, or None when it does not say.
+
+    JPEG and JPEG-LS: the frame header (ITU-T T.81 B.2.2, T.87 C.2.2); JPEG 2000: the SIZ segment (T.800 A.5.1).
+    """
+    siz = frame.find(_J2K_SOC_SIZ, 0, _SEARCH)
+    if siz >= 0 and len(frame) >= siz + 24:
+        width, height, left, top = struct.unpack_from(">4I", frame, siz + 8)
+        return height - top, width - left
+    if not frame.startswith(_SOI):
+        return None
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker in _SOF:
+            rows, columns = struct.unpack_from(">HH", frame, at + 5)
+            return (rows, columns) if rows else None
+        at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", frame, at + 2)[0]
+    return None

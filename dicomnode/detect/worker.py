@@ -1,0 +1,148 @@
+"""The detect worker: a process of its own, with warm models. Its death hurts nobody else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from dicomnode.config import Config
+from dicomnode.detect.analyse import analyse
+from dicomnode.detect.case import Case, read_case
+from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
+from dicomnode.detect.warm import WarmDetectors
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient
+from dicomnode.jobs import Job, claim, extend, retry, waiting
+from dicomnode.store.engine import Store
+from dicomnode.store.spool import Spool
+from dicomnode.store.tables import AssignmentRow
+
+KINDS = ("detect",)
+LEASE_S = 120.0
+MAX_ATTEMPTS = 3
+IDLE_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+class DetectWorker:
+    """Claims ``detect`` jobs one after the other."""
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        config: Config,
+        config_sha256: str,
+        detectors: WarmDetectors,
+        owner: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._spool = store, spool
+        self._config, self._config_sha256 = config, config_sha256
+        self._detectors, self._owner, self._clock = detectors, owner, clock
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set; the running analysis is finished first."""
+        while not stop.is_set():
+            try:
+                busy = self.step()
+            except Transient as error:
+                _log.warning("database not available", extra={"error": str(error)})
+                busy = False
+            if not busy:
+                stop.wait(IDLE_S)
+
+    def step(self) -> bool:
+        """Do one job if there is one; returns whether there was."""
+        with self._store.read() as session:
+            if not waiting(session, KINDS, self._clock()):
+                return False
+        with self._store.write() as session:
+            job = claim(session, KINDS, self._owner, self._clock(), LEASE_S)
+        if job is None:
+            return False
+        heart = _Heartbeat(self._store, job, self._clock)
+        with heart:
+            self._guarded(job)
+        return True
+
+    def _guarded(self, job: Job) -> None:
+        try:
+            self._do(job)
+        except LeaseLost:
+            _log.warning("lease lost", extra={"job": job.id})
+        except Permanent as error:
+            give_up(self._store, self._spool, job, str(error), self._clock())
+        except Exception as error:  # noqa: BLE001 - process edge: an analysis may fail in any way, the job must end
+            self._failed(job, _described(error))
+
+    def _do(self, job: Job) -> None:
+        case = self._begin(job)
+        if case.outdated:
+            write_outdated(self._store, job, case, self._clock())
+            return
+        detector = self._detectors.get(case.assignment.detector or "", case.assignment.model)
+        analysis = analyse(self._config, case, detector, case.assignment.started_at or self._clock())
+        stored = store_objects(self._spool, analysis.objects)
+        now = self._clock()
+        write_outcome(self._store, self._config, self._config_sha256, job, case, detector, analysis, stored, now)
+        _log.info("analysed", extra={"assignment": case.assignment.id, "outcome": analysis.result.outcome.value})
+
+    def _begin(self, job: Job) -> Case:
+        """Read the case; the first attempt's start is kept for all attempts."""
+        with self._store.write() as session:
+            row = session.get(AssignmentRow, int(job.payload["assignment_id"]))
+            if row is not None and row.started_at is None:
+                row.started_at = self._clock()
+                session.flush()
+            return read_case(session, self._spool, int(job.payload["assignment_id"]))
+
+    def _failed(self, job: Job, reason: str) -> None:
+        now = self._clock()
+        _log.error("analysis failed", extra={"job": job.id, "attempt": job.attempt, "error": reason})
+        try:
+            if job.attempt >= MAX_ATTEMPTS:
+                give_up(self._store, self._spool, job, reason, now)
+                return
+            with self._store.write() as session:
+                retry(session, job, reason, now + 2.0**job.attempt)
+        except LeaseLost:
+            _log.warning("lease lost", extra={"job": job.id})
+
+
+class _Heartbeat:
+    """Extends the lease while the analysis runs."""
+
+    def __init__(self, store: Store, job: Job, clock: Callable[[], float]) -> None:
+        self._store, self._job, self._clock = store, job, clock
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._done.wait(LEASE_S / 4):
+            try:
+                with self._store.write() as session:
+                    extend(session, self._job, self._clock(), LEASE_S)
+            except LeaseLost:
+                return
+            except Transient as error:
+                _log.warning("heartbeat missed", extra={"error": str(error)})
+
+
+def _described(error: Exception) -> str:
+    """What failed and where. Texts of foreign exceptions may hold patient data and are left out."""
+    if isinstance(error, DicomNodeError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

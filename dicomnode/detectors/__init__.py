@@ -1,0 +1,1 @@
+"""The detector contract, discovery, and the built-in detectors. Importing this package loads no torch."""

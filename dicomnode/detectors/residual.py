@@ -1,0 +1,169 @@
+"""The detector that all healthy-only models share: prepare, residual maps, calibrated scores, regions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dicomnode.detectors.calibration import ResidualCalibration, read_calibration
+from dicomnode.detectors.contract import (
+    Array,
+    DetectionResult,
+    Detector,
+    Finding,
+    ModelIdentity,
+    Outcome,
+    Plane,
+    PlaneResult,
+    Region,
+    Volume,
+)
+from dicomnode.detectors.ensemble import FoldEnsemble, unpack_weights
+from dicomnode.detectors.preprocess import PREPARATIONS, Preparation, Prepared, Rejected
+from dicomnode.detectors.regions import RegionRule, hottest_region, link_findings, plane_regions
+from dicomnode.detectors.resample import paste
+from dicomnode.errors import ConfigError
+from dicomnode.models.registry import Model, open_model
+
+SUSPECT_PLANE = 0.9
+"""Calibrated plane score from which a plane of a series with findings shows its regions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the networks say of some planes. ``plane_raws``: shape (folds, n). ``combined``: shape (n, size, size)."""
+
+    plane_raws: Array
+    combined: Array
+
+
+def score_planes(ensemble: FoldEnsemble, calibration: ResidualCalibration, planes: list[Prepared]) -> Scored:
+    """Raw plane scores by every fold, and the combined map averaged over the folds."""
+    images = np.stack([plane.image for plane in planes])
+    maps = ensemble.residuals(images)
+    folds, n = next(iter(maps.values())).shape[:2]
+    raws = np.array(
+        [
+            [calibration.plane_raw({kind: maps[kind][fold, i] for kind in maps}, planes[i].mask) for i in range(n)]
+            for fold in range(folds)
+        ]
+    )
+    combined = np.mean(
+        [calibration.combined({kind: maps[kind][fold] for kind in maps}) for fold in range(folds)], axis=0
+    )
+    return Scored(raws, combined.astype(np.float32))
+
+
+class ResidualDetector:
+    """A healthy-only model with its weights on the accelerator (a ``LoadedDetector``)."""
+
+    def __init__(self, name: str, model: Model, accelerator: str) -> None:
+        card = model.card
+        self.model = ModelIdentity(card.name, card.version, card.sha256, card.licence)
+        self.accelerator = accelerator
+        self.calibration = read_calibration(model.read_calibration())
+        self.ensemble = FoldEnsemble(unpack_weights(model.read_weights(), card.architecture), accelerator)
+        self.size = int(card.preprocessing["size"])
+        self._prefix = name
+        self._axial = bool(card.preprocessing.get("axial", False))
+        self._prepare: Preparation = PREPARATIONS[str(card.preprocessing["preparation"])]
+        if len(self.ensemble.folds) != len(self.calibration.healthy_series):
+            raise ConfigError(f"{card.name}: weights and calibration have different numbers of folds")
+
+    def prepare(self, plane: Plane) -> Prepared | Rejected:
+        """The plane on the network grid, or why this detector does not look at it."""
+        if self._axial and not _is_axial(plane):
+            return Rejected("the plane is not axial; this detector was trained on axial planes")
+        return self._prepare(plane.pixels, self.size)
+
+    def detect(self, volume: Volume) -> DetectionResult:
+        """Analyse one Volume; NOT_ANALYSED with a reason when no plane can be used. Deterministic on the CPU."""
+        prepared = [self.prepare(plane) for plane in volume.planes]
+        usable = [i for i, item in enumerate(prepared) if isinstance(item, Prepared)]
+        reasons = Counter(item.reason for item in prepared if isinstance(item, Rejected))
+        if not usable:
+            reason = reasons.most_common(1)[0][0]
+            return DetectionResult(Outcome.NOT_ANALYSED, reason=f"no plane could be analysed: {reason}")
+        planes = [item for item in prepared if isinstance(item, Prepared)]
+        scored = score_planes(self.ensemble, self.calibration, planes)
+        results = self._plane_results(volume, usable, planes, scored)
+        raws = [self.calibration.series_raw(fold) for fold in scored.plane_raws]
+        score = self.calibration.series_score(raws)
+        found = score >= self.calibration.threshold
+        return DetectionResult(
+            outcome=Outcome.FINDINGS if found else Outcome.NO_FINDINGS,
+            score=score,
+            raw_score=float(np.mean(raws)),
+            raw_unit=self.calibration.raw_unit,
+            calibration=self.calibration.statement(),
+            planes=tuple(results),
+            findings=self._findings(volume, results, usable, planes) if found else (),
+            parameters=self._parameters(volume, usable, reasons),
+        )
+
+    def _plane_results(
+        self, volume: Volume, usable: list[int], planes: list[Prepared], scored: Scored
+    ) -> list[PlaneResult]:
+        results = [PlaneResult(0.0, np.zeros(plane.shape, np.float32)) for plane in volume.planes]
+        for i, (index, plane) in enumerate(zip(usable, planes, strict=True)):
+            heat = self.calibration.heat_of(scored.combined[i]) * plane.mask
+            pasted = np.clip(paste(heat, plane.box, volume.planes[index].shape), 0.0, 1.0)
+            score = self.calibration.plane_score_of([float(fold[i]) for fold in scored.plane_raws])
+            results[index] = PlaneResult(score, pasted)
+        return results
+
+    def _findings(
+        self, volume: Volume, results: list[PlaneResult], usable: list[int], planes: list[Prepared]
+    ) -> tuple[Finding, ...]:
+        """Regions of the suspect planes; at least the hottest place of the highest plane."""
+        smallest = {i: self._min_pixels(plane) for i, plane in zip(usable, planes, strict=True)}
+        top = max(usable, key=lambda i: (results[i].score, float(results[i].heat.max())))
+        regions: list[Region] = []
+        for i in usable:
+            if results[i].score >= SUSPECT_PLANE or i == top:
+                rule = RegionRule(self.calibration.region_heat, smallest[i])
+                regions += plane_regions(i, volume.planes[i], results[i].heat, rule)
+        if not regions:
+            regions = [hottest_region(top, volume.planes[top], results[top].heat, smallest[top])]
+        return link_findings(regions, self._prefix, stacked=volume.slice_spacing is not None)
+
+    def _min_pixels(self, plane: Prepared) -> float:
+        organ = float(plane.mask.mean()) * plane.box.height * plane.box.width
+        return max(4.0, self.calibration.region_share * organ)
+
+    def _parameters(self, volume: Volume, usable: list[int], reasons: Counter[str]) -> dict[str, str]:
+        left_out = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        return {
+            "planes analysed": f"{len(usable)} of {len(volume.planes)}",
+            "planes left out": left_out or "none",
+            "folds": str(len(self.ensemble.folds)),
+            "networks": " + ".join(self.ensemble.kinds),
+            "region heat": f"{self.calibration.region_heat:g}",
+        }
+
+
+def load_residual_detector(detector: Detector, model_folder: Path, accelerator: str) -> ResidualDetector:
+    """Load and verify a model folder for ``detector`` on ``accelerator`` ("cpu", "cuda:0").
+
+    Raises ConfigError for a wrong hash, a missing file, a card of another detector, or an accelerator that is absent.
+    """
+    model = open_model(model_folder)
+    if model.card.detector != detector.name:
+        raise ConfigError(f"model {model.name} is for the detector {model.card.detector}, not for {detector.name}")
+    try:
+        return ResidualDetector(detector.name, model, accelerator)
+    except KeyError as error:
+        raise ConfigError(f"model {model.name}: the card's preprocessing entry lacks or misnames {error}") from error
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"accelerator {accelerator} cannot be used: {type(error).__name__}") from error
+
+
+def _is_axial(plane: Plane) -> bool:
+    """Whether the plane's normal is within 45 degrees of the body axis; a plane without orientation passes."""
+    if plane.orientation is None:
+        return True
+    normal = np.cross(plane.orientation[:3], plane.orientation[3:])
+    return bool(abs(normal[2]) >= np.cos(np.pi / 4))

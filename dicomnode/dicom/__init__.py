@@ -1,0 +1,1 @@
+"""The words of DICOM that every room shares."""

@@ -1,0 +1,18 @@
+"""Durable jobs: enqueue, claim, extend, finish, retry, dead letter. Knows no DICOM."""
+
+from dicomnode.jobs.leases import Job, claim, expire, extend, release_owner, waiting
+from dicomnode.jobs.queue import bury, enqueue, finish, requeue, retry
+
+__all__ = [
+    "Job",
+    "bury",
+    "claim",
+    "enqueue",
+    "expire",
+    "extend",
+    "finish",
+    "release_owner",
+    "requeue",
+    "retry",
+    "waiting",
+]

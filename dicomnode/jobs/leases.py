@@ -1,0 +1,112 @@
+"""Leases: who works on a job, and until when."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from dicomnode.errors import LeaseLost
+from dicomnode.store.tables import JobRow
+
+MAX_CRASHES = 3
+MAX_INTERRUPTIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job. ``token`` guards every later step; ``attempt`` counts from 1."""
+
+    id: int
+    kind: str
+    dedup_key: str
+    payload: dict[str, Any]
+    attempt: int
+    token: str
+
+
+def waiting(session: Session, kinds: Collection[str], now: float) -> bool:
+    """Is there a job to claim? A plain read, so that idle workers take no write lock."""
+    query = select(JobRow.id).where(JobRow.state == "ready", JobRow.kind.in_(kinds), JobRow.not_before <= now).limit(1)
+    return session.scalar(query) is not None
+
+
+def claim(session: Session, kinds: Collection[str], owner: str, now: float, lease_s: float) -> Job | None:
+    """Take the most urgent ready job of ``kinds`` for ``lease_s`` seconds, or None. Needs a write transaction."""
+    first = (
+        select(JobRow.id)
+        .where(JobRow.state == "ready", JobRow.kind.in_(kinds), JobRow.not_before <= now)
+        .order_by(JobRow.priority.desc(), JobRow.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    values = {
+        "state": "leased",
+        "lease_owner": owner,
+        "lease_until": now + lease_s,
+        "lease_token": uuid.uuid4().hex,
+        "attempt": JobRow.attempt + 1,
+    }
+    row = session.execute(
+        update(JobRow).where(JobRow.id == first).values(**values).returning(JobRow)
+    ).scalar_one_or_none()
+    return None if row is None else _job(row)
+
+
+def extend(session: Session, job: Job, now: float, lease_s: float) -> None:
+    """Keep the lease for ``lease_s`` more seconds. Raises LeaseLost when it is no longer ours."""
+    held = update(JobRow).where(JobRow.id == job.id, JobRow.lease_token == job.token, JobRow.state == "leased")
+    if session.execute(held.values(lease_until=now + lease_s).returning(JobRow.id)).first() is None:
+        raise LeaseLost(f"job {job.id}")
+
+
+def expire(session: Session, now: float) -> list[Job]:
+    """Give back every job whose lease ran out, as a crash; returns those that crashed too often and are dead now."""
+    late = select(JobRow).where(JobRow.state == "leased", JobRow.lease_until < now)
+    return _give_back_all(session, late, now, crashed=True)
+
+
+def release_owner(session: Session, owner: str, now: float, *, crashed: bool) -> list[Job]:
+    """Give back what ``owner``, who is gone, held; returns those that are dead now.
+
+    ``crashed``: the worker died at work. Otherwise the whole node went down, which is not the job's fault: neither
+    the attempt nor a crash counts, only an interruption does.
+    """
+    held = select(JobRow).where(JobRow.state == "leased", JobRow.lease_owner == owner)
+    return _give_back_all(session, held, now, crashed=crashed)
+
+
+def _give_back_all(session: Session, query: Select[JobRow], now: float, *, crashed: bool) -> list[Job]:
+    rows = session.scalars(query).all()
+    return [job for row in rows if (job := _give_back(row, now, crashed=crashed)) is not None]
+
+
+def _give_back(row: JobRow, now: float, *, crashed: bool) -> Job | None:
+    if crashed:
+        row.crashes += 1
+    else:
+        row.attempt -= 1
+        row.interruptions += 1
+    exhausted = row.crashes >= MAX_CRASHES or row.interruptions >= MAX_INTERRUPTIONS
+    job = _job(row)
+    row.lease_owner = row.lease_until = row.lease_token = None
+    if not exhausted:
+        row.state, row.not_before = "ready", now
+        return None
+    row.state, row.finished_at = "dead", now
+    row.error = _exhausted(row)
+    return job
+
+
+def _exhausted(row: JobRow) -> str:
+    """Why the job is dead, and after that what its last failed attempt said."""
+    lost = f"the worker was lost {row.crashes} times" if row.crashes >= MAX_CRASHES else "interrupted too often"
+    return f"{lost}; before that: {row.error}" if row.error else lost
+
+
+def _job(row: JobRow) -> Job:
+    return Job(row.id, row.kind, row.dedup_key, dict(row.payload), row.attempt, row.lease_token or "")

@@ -1,0 +1,61 @@
+"""From ``Config`` to the parts of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.config import Config, ConfigSource
+from dicomnode.detectors.contract import Detector
+from dicomnode.detectors.discovery import discover
+from dicomnode.errors import ConfigError
+from dicomnode.models.registry import ModelRegistry
+from dicomnode.store.engine import Store
+from dicomnode.store.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What every process of the node is built from; picklable."""
+
+    config: Config
+    source: ConfigSource
+
+    def store(self) -> Store:
+        """The database. Raises ConfigError for a URL that is not one."""
+        return Store(self.config.node.database_url)
+
+    def spool(self) -> Spool:
+        """The spool below the data folder. Raises ConfigError when it cannot be made."""
+        try:
+            return Spool(self.config.node.data_dir.resolve() / "spool")
+        except OSError as error:
+            raise ConfigError(f"node.data_dir: the spool cannot be made: {error.strerror}") from error
+
+    def registry(self) -> ModelRegistry:
+        """The shipped models and those of ``node.model_dir``."""
+        folder: Path | None = self.config.node.model_dir
+        return ModelRegistry([folder] if folder else [])
+
+    def detectors(self) -> Mapping[str, Detector]:
+        """Every detector that a route may name. Raises ConfigError with the line of a route that names another."""
+        found = discover()
+        for index, route in enumerate(self.config.route):
+            if route.detector in found.detectors:
+                continue
+            why = found.broken.get(route.detector, f"there are {', '.join(sorted(found.detectors))}")
+            message = f"detector {route.detector!r} cannot be used: {why}"
+            raise self.source.fault(("route", index, "detector"), message)
+        return found.detectors
+
+    def check_models(self, detectors: Mapping[str, Detector]) -> dict[str, str]:
+        """Model name to weights SHA-256 of every route. Raises ConfigError with the line at fault."""
+        registry, digests = self.registry(), {}
+        for index, route in enumerate(self.config.route):
+            name = route.model or detectors[route.detector].default_model
+            try:
+                digests[name] = registry.get(name).card.sha256
+            except ConfigError as error:
+                raise self.source.fault(("route", index, "model"), str(error)) from error
+        return digests

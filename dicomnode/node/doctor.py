@@ -1,0 +1,140 @@
+"""``doctor``: what is wrong with this node, and how to mend it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import text
+
+from dicomnode.audit import verify
+from dicomnode.deliver.scu import echo
+from dicomnode.detect.warm import accelerator_for
+from dicomnode.detectors.discovery import discover
+from dicomnode.errors import DicomNodeError
+from dicomnode.node.build import Blueprint
+from dicomnode.store.schema import check_triggers
+
+Level = Literal["ok", "warning", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One check. ``mend``: what the operator can do, empty when all is well."""
+
+    check: str
+    level: Level
+    found: str
+    mend: str = ""
+
+
+def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    """Run every check; a check that cannot run is itself a fault."""
+    checks: tuple[Callable[[Blueprint], Iterable[Diagnosis]], ...] = (
+        _configuration,
+        _disk,
+        _database,
+        _detectors,
+        _models,
+        _accelerator,
+        _ports,
+        _peers,
+    )
+    for check in checks:
+        try:
+            yield from check(blueprint)
+        except (DicomNodeError, OSError) as error:
+            yield Diagnosis(
+                check.__name__.strip("_"), "fault", str(error), "mend the cause named here and run doctor again"
+            )
+
+
+def _configuration(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    config = blueprint.config
+    yield Diagnosis("configuration", "ok", f"{blueprint.source.name}, SHA-256 {blueprint.source.sha256[:16]}…")
+    if not config.route:
+        yield Diagnosis(
+            "routes", "warning", "no route is configured", "add a [[route]]; until then nothing is analysed"
+        )
+    if not any(peer.may_send for peer in config.peer) and not config.receive.accept_unknown_peers:
+        yield Diagnosis("peers", "warning", "no peer may send", "set may_send = true for the scanners and the PACS")
+    if config.receive.accept_unknown_peers:
+        mend = "name the senders as [[peer]] and set receive.accept_unknown_peers = false"
+        yield Diagnosis("peers", "warning", "unknown peers may send", mend)
+
+
+def _disk(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    free, least = blueprint.spool().free_bytes(), blueprint.config.receive.min_free_bytes
+    found = f"{free / 1e9:.1f} GB free at {blueprint.config.node.data_dir}"
+    if free < least:
+        yield Diagnosis("disk", "fault", found, f"free some space: intake stops below {least / 1e9:.1f} GB")
+    else:
+        yield Diagnosis("disk", "ok", found)
+
+
+def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    store = blueprint.store()
+    if not store.path.exists():
+        yield Diagnosis("database", "warning", f"{store.path} does not exist yet", "dicomnode serve creates it")
+        return
+    check_triggers(store)
+    with store.read() as session:
+        answer = str(session.scalar(text("PRAGMA quick_check(1)")))
+        verdict = verify(session)
+    store.close()
+    if answer == "ok":
+        yield Diagnosis("database", "ok", f"{store.path}: quick check ok")
+    else:
+        yield Diagnosis("database", "fault", f"{store.path}: {answer}", "restore the last backup")
+    if verdict.ok:
+        yield Diagnosis("audit log", "ok", f"{verdict.rows} rows, the chain holds")
+    else:
+        yield Diagnosis("audit log", "fault", f"row {verdict.first_bad}: {verdict.reason}", "tell the security officer")
+
+
+def _detectors(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    found = discover()
+    for name, reason in found.broken.items():
+        yield Diagnosis(f"detector {name}", "fault", reason, "repair or uninstall this plugin")
+    blueprint.detectors()
+    yield Diagnosis("detectors", "ok", ", ".join(sorted(found.detectors)))
+
+
+def _models(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    registry = blueprint.registry()
+    for folder, reason in registry.broken().items():
+        yield Diagnosis(f"model {folder}", "fault", reason, "restore the model folder from its source")
+    for model in registry.list():
+        found = f"version {model.card.version}, SHA-256 {model.card.sha256[:16]}… as its card says"
+        yield Diagnosis(f"model {model.name}", "ok", found)
+
+
+def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    yield Diagnosis("accelerator", "ok", accelerator_for(blueprint.config.node.accelerator))
+
+
+def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    node = blueprint.config.node
+    for name, host, port in (("port", node.host, node.port), ("console_port", node.console_host, node.console_port)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                mend = "it is this node, if it is running; otherwise end that program or choose another port"
+                yield Diagnosis(f"node.{name}", "warning", f"{host}:{port} is taken ({error.strerror})", mend)
+                continue
+        yield Diagnosis(f"node.{name}", "ok", f"{host}:{port} is free")
+
+
+def _peers(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    for peer in blueprint.config.peer:
+        answer = echo(peer, blueprint.config.node.ae_title)
+        where = f"{peer.ae_title}@{peer.host}:{peer.port}"
+        if answer.ok:
+            yield Diagnosis(f"peer {peer.name}", "ok", f"{where} answers C-ECHO in {answer.seconds * 1000:.0f} ms")
+        else:
+            mend = f"check host, port and AE titles there; it must know {blueprint.config.node.ae_title}"
+            yield Diagnosis(f"peer {peer.name}", "fault", f"{where}: {answer.reason}", mend)

@@ -1,0 +1,74 @@
+"""The light work between reception and detection: ``count`` and ``route`` jobs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+
+from dicomnode.assemble import count_at_sender
+from dicomnode.config import Config
+from dicomnode.detectors.contract import Detector
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient
+from dicomnode.jobs import Job, bury, claim, retry, waiting
+from dicomnode.route import route_series
+from dicomnode.store.engine import Store
+
+KINDS = ("count", "route")
+LEASE_S = 60.0
+IDLE_S = 0.1
+MAX_ATTEMPTS = 5
+_log = logging.getLogger(__name__)
+
+
+class FlowWorker:
+    """Claims ``count`` and ``route`` jobs one after the other."""
+
+    def __init__(self, store: Store, config: Config, detectors: Mapping[str, Detector], owner: str) -> None:
+        self._store, self._config, self._detectors, self._owner = store, config, detectors, owner
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                busy = self.step()
+            except Transient as error:
+                _log.warning("database not available", extra={"error": str(error)})
+                busy = False
+            if not busy:
+                stop.wait(IDLE_S)
+
+    def step(self) -> bool:
+        """Do one job if there is one; returns whether there was."""
+        with self._store.read() as session:
+            if not waiting(session, KINDS, time.time()):
+                return False
+        with self._store.write() as session:
+            job = claim(session, KINDS, self._owner, time.time(), LEASE_S)
+        if job is None:
+            return False
+        try:
+            self._do(job)
+        except LeaseLost:
+            _log.warning("lease lost", extra={"job": job.id})
+        except DicomNodeError as error:
+            self._failed(job, str(error), final=isinstance(error, Permanent))
+        except Exception as error:  # noqa: BLE001 - process edge: whatever a plugin or a peer does, the job must end
+            self._failed(job, type(error).__name__, final=False)
+        return True
+
+    def _do(self, job: Job) -> None:
+        if job.kind == "route":
+            route_series(self._store, self._config, self._detectors, job, time.time())
+        else:
+            count_at_sender(self._store, self._config, job)
+
+    def _failed(self, job: Job, reason: str, *, final: bool) -> None:
+        _log.error("job failed", extra={"job": job.id, "kind": job.kind, "attempt": job.attempt, "error": reason})
+        now = time.time()
+        with self._store.write() as session:
+            if final or job.attempt >= MAX_ATTEMPTS:
+                bury(session, job, reason, now)
+            else:
+                retry(session, job, reason, now + 2.0**job.attempt)

@@ -1,0 +1,44 @@
+"""Logs: one JSON object a line on stderr. Messages carry our own ids and hashes, never patient data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_QUIET = ("pynetdicom", "apscheduler", "alembic", "uvicorn", "pydicom", "PIL")
+
+
+class JsonFormatter(logging.Formatter):
+    """Time, level, process role, logger, message and the ``extra`` fields; control characters are escaped by JSON."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON. Of an exception only the type and the place are told: its text may hold patient data."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "role": self._role,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info and record.exc_info[0]:
+            entry["exception"] = record.exc_info[0].__name__
+        return json.dumps(entry, ensure_ascii=True, default=str)
+
+
+def log_to_stderr(role: str, level: int = logging.INFO) -> None:
+    """Send the logs of this process to stderr; libraries speak from WARNING on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

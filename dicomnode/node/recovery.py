@@ -1,0 +1,92 @@
+"""What a start finds: processes of an earlier run that did not stop, and the leases they still hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
+from dicomnode.detect.outcome import write_failure
+from dicomnode.jobs import Job, release_owner
+from dicomnode.store.engine import Store
+from dicomnode.store.spool import Spool
+from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow, ProcessRow
+
+
+def recover(store: Store, spool: Spool, roles: Collection[str], now: float) -> int:
+    """Free what earlier processes of ``roles`` held; returns how many of them had not stopped.
+
+    The caller holds the locks of ``roles``, so none of those processes can be alive.
+    """
+    with store.write() as session:
+        query = select(ProcessRow).where(ProcessRow.role.in_(roles), ProcessRow.stopped_at.is_(None))
+        gone = session.scalars(query).all()
+        for row in gone:
+            row.stopped_at = now
+            record_dead(session, spool, release_owner(session, row.owner, now, crashed=False), now)
+        if gone:
+            append(session, Event.NODE_RECOVERED, {"processes": [row.owner for row in gone]})
+        return len(gone)
+
+
+def child_started(store: Store, owner: str, role: str, pid: int, now: float) -> None:
+    """Record a process of the node."""
+    with store.write() as session:
+        session.add(ProcessRow(owner=owner, role=role, pid=pid, started_at=now, heartbeat_at=now))
+
+
+def child_stopped(store: Store, spool: Spool, owner: str, now: float, *, crashed: bool) -> None:
+    """Record the end of a process and free what it held."""
+    with store.write() as session:
+        row = session.get(ProcessRow, owner)
+        if row is not None:
+            row.stopped_at = now
+        record_dead(session, spool, release_owner(session, owner, now, crashed=crashed), now)
+
+
+def record_dead(session: Session, spool: Spool, dead: Iterable[Job], now: float) -> None:
+    """Jobs that ran out of lives: their subjects have failed, visibly."""
+    for job in dead:
+        reason = session.scalar(select(JobRow.error).where(JobRow.id == job.id)) or "the worker was lost"
+        if job.kind == "detect":
+            write_failure(session, spool, job, reason, now)
+            continue
+        if job.kind == "deliver":
+            _fail_deliveries(session, job)
+        append(session, Event.DEAD_LETTER, {"job": job.id, "kind": job.kind, "reason": reason})
+
+
+def beat(store: Store, now: float) -> None:
+    """This node's processes are alive."""
+    with store.write() as session:
+        for row in session.scalars(select(ProcessRow).where(ProcessRow.stopped_at.is_(None))):
+            if _alive(row.pid):
+                row.heartbeat_at = now
+
+
+def _fail_deliveries(session: Session, job: Job) -> None:
+    query = (
+        select(DeliveryRow)
+        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+        .where(
+            DerivedRow.assignment_id == int(job.payload["assignment_id"]),
+            DeliveryRow.destination == str(job.payload["destination"]),
+            DeliveryRow.state == "waiting",
+        )
+    )
+    for row in session.scalars(query):
+        row.state = "failed"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,148 @@
+"""The node in the foreground: start, watch, drain, stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Any
+
+import dicomnode
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
+from dicomnode.errors import ConfigError, Transient
+from dicomnode.node.build import Blueprint
+from dicomnode.node.children import Child
+from dicomnode.node.locks import exclusive
+from dicomnode.node.recovery import child_started, child_stopped, recover
+from dicomnode.node.timers import checkpoint, start_timers
+from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
+from dicomnode.store.spool import Spool
+
+ROLES = ("receive", "work", "deliver", "console")
+DRAIN_S = 25.0
+START_S = 120.0
+WATCH_S = 0.2
+_log = logging.getLogger(__name__)
+
+
+class Node:
+    """One running node: the supervisor and its child processes."""
+
+    def __init__(self, blueprint: Blueprint, roles: Collection[str] = ROLES) -> None:
+        """Check everything that can be wrong before a socket is opened. Raises ConfigError."""
+        self._blueprint, self._roles = blueprint, tuple(roles)
+        self._stop = threading.Event()
+        self._models = blueprint.check_models(blueprint.detectors())
+        self._store: Store = blueprint.store()
+        self._spool: Spool
+        self._children: list[Child] = []
+
+    def stop(self) -> None:
+        """Ask the node to drain and end; returns at once. Safe in a signal handler."""
+        self._stop.set()
+
+    def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        """Run until ``stop``. ``on_ready`` gets the ports once every process works. Raises ConfigError."""
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self._blueprint.config.node.data_dir, self._roles))
+            stack.callback(self._store.close)
+            self._spool = self._blueprint.spool()
+            migrate(self._store)
+            recover(self._store, self._spool, self._roles, time.time())
+            self._audit(Event.APPLICATION_START)
+            try:
+                self._run(on_ready)
+            finally:
+                self._audit(Event.APPLICATION_STOP)
+                checkpoint(self._blueprint, self._store)
+
+    def _run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        self._children = self._plan()
+        timers = None
+        try:
+            for child in self._children:
+                self._start(child)
+            ports = self._wait_ready()
+            timers = start_timers(self._blueprint, self._store, self._spool, working="work" in self._roles)
+            if not self._stop.is_set():
+                on_ready(ports)
+            while not self._stop.wait(WATCH_S):
+                self._watch()
+        finally:
+            if timers is not None:
+                timers.shutdown(wait=True)
+            self._drain()
+
+    def _plan(self) -> list[Child]:
+        duties = {
+            "receive": ["receive"],
+            "work": ["flow", *["detect"] * self._blueprint.config.node.workers],
+            "deliver": ["deliver"],
+            "console": ["console"],
+        }
+        return [Child(duty, self._blueprint, role) for role in self._roles for duty in duties[role]]
+
+    def _start(self, child: Child) -> None:
+        child.start()
+        pid = child.process.pid if child.process else None
+        child_started(self._store, child.owner, child.role, pid or 0, time.time())
+
+    def _wait_ready(self) -> dict[str, Any]:
+        """What every process said when it was ready. Raises ConfigError when one refuses or dies."""
+        until = time.monotonic() + START_S
+        said: dict[str, Any] = {}
+        for child in self._children:
+            while not self._stop.is_set():
+                words = child.hear(0.1)
+                if words is not None:
+                    said.update({f"{child.duty}_{key}": value for key, value in words.items()})
+                    break
+                if not child.alive:
+                    raise ConfigError(f"the {child.duty} process ended at start")
+                if time.monotonic() > until:
+                    raise ConfigError(f"the {child.duty} process did not get ready within {START_S:.0f} s")
+        return said
+
+    def _watch(self) -> None:
+        """Restart what died; what it held is free at once."""
+        for child in self._children:
+            try:
+                if child.died:
+                    delay = child.plan_restart()
+                    _log.error("child died", extra={"owner": child.owner, "restart_in_s": delay})
+                    child_stopped(self._store, self._spool, child.owner, time.time(), crashed=True)
+                elif child.restart_at and time.monotonic() >= child.restart_at:
+                    self._start(child)
+            except Transient as error:
+                _log.error("database not available", extra={"error": str(error)})
+
+    def _drain(self) -> None:
+        for child in self._children:
+            child.ask_to_stop()
+        until = time.monotonic() + DRAIN_S
+        for child in self._children:
+            child.wait_stopped(until)
+            if child.owner:
+                child_stopped(self._store, self._spool, child.owner, time.time(), crashed=False)
+
+    def _audit(self, event: Event) -> None:
+        body = {
+            "roles": sorted(self._roles),
+            "software_version": dicomnode.__version__,
+            "config_sha256": self._blueprint.source.sha256,
+            "models": self._models,
+            "ae_title": self._blueprint.config.node.ae_title,
+        }
+        with self._store.write() as session:
+            append(session, event, body)
+
+
+def stop_on_signals(node: Node) -> None:
+    """SIGTERM and SIGINT drain the node."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: node.stop())

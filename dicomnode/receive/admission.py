@@ -1,0 +1,99 @@
+"""Who may associate: called and calling AE title and the peer's address (PS3.8 9.3.4 for the reasons)."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from dataclasses import dataclass
+
+from dicomnode.config import Config, Peer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an A-ASSOCIATE-RQ says of the two sides. ``address``: the IP address that it came from."""
+
+    CallingAETitle: str
+    CalledAETitle: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The association is accepted; ``peer``: name of the configured peer, None for an unknown one."""
+
+    peer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Result, source and diagnostic of the A-ASSOCIATE-RJ, and the reason for the audit log."""
+
+    result: int
+    source: int
+    diagnostic: int
+    reason: str
+
+
+CALLED_UNKNOWN = Rejection(1, 1, 7, "called AE title is not ours")
+CALLING_UNKNOWN = Rejection(1, 1, 3, "calling AE title is not a peer that may send")
+WRONG_ADDRESS = Rejection(1, 1, 3, "calling AE title comes from another address than its peer's")
+LOCAL_LIMIT = Rejection(2, 3, 2, "max_associations reached")
+CONGESTION = Rejection(2, 3, 1, "the node is stopping or its database is not available")
+
+
+class Admission:
+    """Judges association requests by ``[node]``, ``[receive]`` and ``[[peer]]``."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._addresses: dict[str, frozenset[str]] = {}
+        self._lock = threading.Lock()
+
+    def judge(self, request: Request, n_open: int) -> Admitted | Rejection:
+        """Decide with ``n_open`` associations open already. AE titles compare without outer spaces (PS3.5 6.2)."""
+        if request.CalledAETitle.strip() != self._config.node.ae_title:
+            return CALLED_UNKNOWN
+        known = [peer for peer in self._config.peer if peer.ae_title == request.CallingAETitle.strip()]
+        here = [peer for peer in known if request.address in self._addresses_of(peer)]
+        allowed = next((peer for peer in here if peer.may_send), None)
+        if allowed is None and not self._config.receive.accept_unknown_peers:
+            return WRONG_ADDRESS if any(peer.may_send for peer in known) else CALLING_UNKNOWN
+        if n_open >= self._config.receive.max_associations:
+            return LOCAL_LIMIT
+        return Admitted(allowed.name if allowed else here[0].name if here else None)
+
+    def _addresses_of(self, peer: Peer) -> frozenset[str]:
+        """The peer's addresses; a host name is resolved once, and again only while it does not resolve."""
+        with self._lock:
+            found = self._addresses.get(peer.host)
+            if not found:
+                found = self._addresses[peer.host] = _resolve(peer.host)
+        return found
+
+
+def plain_address(address: str) -> str:
+    """Return an IP address in its canonical text form; an IPv4-mapped IPv6 address becomes the IPv4 one."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped or parsed)
+
+
+def _resolve(host: str) -> frozenset[str]:
+    try:
+        return frozenset({str(ipaddress.ip_address(host))})
+    except ValueError:
+        pass
+    try:
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        _log.warning("the host name of a peer does not resolve")
+        return frozenset()
+    return frozenset(plain_address(str(entry[4][0])) for entry in entries)

@@ -1,0 +1,35 @@
+"""The head of a DICOM file (PS3.10 7.1), written by us: nothing of a peer's preamble or file meta is kept."""
+
+from __future__ import annotations
+
+import struct
+
+from dicomnode import __version__
+from dicomnode.dicom.uids import derived_uid
+
+IMPLEMENTATION_CLASS_UID = derived_uid("dicomnode", "implementation")
+IMPLEMENTATION_VERSION_NAME = f"DICOMNODE_{__version__}"[:16]
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:
+    """Preamble of zeros, ``DICM`` and the File Meta Information, Explicit VR Little Endian."""
+    meta = b"".join(
+        (
+            struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01",
+            _text(0x0002, b"UI", sop_class_uid),
+            _text(0x0003, b"UI", sop_instance_uid),
+            _text(0x0010, b"UI", transfer_syntax_uid),
+            _text(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+            _text(0x0016, b"AE", source_ae_title),
+        )
+    )
+    group_length = struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(meta))
+    return bytes(128) + b"DICM" + group_length + meta
+
+
+def _text(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii", "replace")
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 0x0002, element, vr, len(value)) + value

@@ -1,0 +1,58 @@
+"""What one open Association has brought so far, per Study."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+End = Literal["released", "aborted", "lost"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one Study over one Association. ``begun``: its "begin transferring" record is committed."""
+
+    PatientID: str = ""
+    AccessionNumber: str = ""
+    begun: bool = False
+    new: int = 0
+    repeated: int = 0
+    conflict: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class OpenAssociation:
+    """An accepted Association. Its C-STOREs run one after the other, in its own thread."""
+
+    id: int
+    CallingAETitle: str
+    peer: str | None
+    address: str
+    studies: dict[str, Tally] = field(default_factory=dict)
+    ended: End | None = None
+    running: bool = False
+    last_used: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tally(self, study: str) -> Tally:
+        """The counts of ``study``, an empty name for Instances whose Study could not be read."""
+        return self.studies.setdefault(study, Tally())
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """While one C-STORE runs."""
+        self.running = True
+        try:
+            yield
+        finally:
+            self.last_used = time.monotonic()
+            self.running = False
+
+    def quiet_for(self, seconds: float) -> bool:
+        """No C-STORE runs, and none has for so long."""
+        return not self.running and time.monotonic() - self.last_used >= seconds

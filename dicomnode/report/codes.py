@@ -1,0 +1,60 @@
+"""Coded concepts of the results (PS3.16). Own codes are declared by a Coding Scheme Identification item."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+SCHEME = "99DICOMNODE"
+
+PRESENT = Code("52101004", "SCT", "Present")
+ABSENT = Code("2667000", "SCT", "Absent")
+ABNORMAL = Code("263654008", "SCT", "Abnormal")
+COMMENT = Code("121106", "DCM", "Comment")
+IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
+IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
+SOURCE_OF_MEASUREMENT = Code("121112", "DCM", "Source of Measurement")
+SOURCE_IMAGE = Code("260753009", "SCT", "Source")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+SOURCE_OF_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
+SEGMENTATION = Code("113076", "DCM", "Segmentation")
+SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+
+ANOMALY_SCORE = Code("ANOMALY_SCORE", SCHEME, "Anomaly score")
+SCORE_THRESHOLD = Code("SCORE_THRESHOLD", SCHEME, "Anomaly score threshold")
+EXPECTED_FPR = Code("EXPECTED_FPR", SCHEME, "Expected false positive rate")
+CALIBRATION = Code("CALIBRATION", SCHEME, "Score calibration")
+EXTENT = Code("EXTENT", SCHEME, "Extent of finding")
+COMPLETENESS = Code("COMPLETENESS", SCHEME, "Completeness of the analysed series")
+
+SCORE_UNIT = Code("{score}", "UCUM", "score")
+PROPORTION = Code("{proportion}", "UCUM", "proportion")
+
+_PROCEDURES = {
+    "CT": Code("25045-6", "LN", "CT unspecified body region"),
+    "MR": Code("25056-3", "LN", "MRI unspecified body region"),
+}
+_ANY_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+
+
+def procedure_reported(modality: str) -> Code:
+    """Procedure Reported (121058, DCM) from CID 100: the imaging procedure, not the algorithm."""
+    return _PROCEDURES.get(modality, _ANY_PROCEDURE)
+
+
+def code_item(code: Code) -> Dataset:
+    """A Code Sequence item (PS3.3 section 8.8)."""
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme_designator
+    item.CodeMeaning = code.meaning
+    return item
+
+
+def coding_scheme_identification() -> Dataset:
+    """Declares the private scheme of this module (PS3.3 C.12.1.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = SCHEME
+    item.CodingSchemeName = "dicomnode result codes"
+    item.CodingSchemeResponsibleOrganization = "dicomnode"
+    return item

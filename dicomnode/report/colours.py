@@ -1,0 +1,40 @@
+"""Colours of the overlay. Heat is told apart by lightness alone, so it reads with any colour vision and in grey."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+_INFERNO = (
+    (0x00, 0x00, 0x04),
+    (0x21, 0x0C, 0x4A),
+    (0x57, 0x10, 0x6E),
+    (0x8A, 0x22, 0x6A),
+    (0xBC, 0x37, 0x54),
+    (0xE4, 0x5A, 0x31),
+    (0xF9, 0x8E, 0x09),
+    (0xF9, 0xCB, 0x35),
+    (0xFC, 0xFF, 0xA4),
+)
+"""Nine stops of "inferno" (S. van der Walt, N. Smith, 2015, CC0): lightness rises evenly from stop to stop."""
+
+CONTOUR = (120, 230, 255)
+CONTOUR_EDGE = (0, 40, 60)
+PANEL = (18, 18, 20)
+TEXT = (236, 236, 236)
+DIM_TEXT = (168, 168, 172)
+FINDINGS = (255, 190, 60)
+BANNER = (255, 214, 0)
+NOTICE = (255, 150, 90)
+RULE = (70, 70, 74)
+
+
+def heat_colours() -> Bytes:
+    """The colour table, shape (256, 3): row v stands for heat v/255."""
+    stops = np.linspace(0.0, 255.0, len(_INFERNO))
+    values = np.arange(256.0)
+    channels = [np.interp(values, stops, [stop[c] for stop in _INFERNO]) for c in range(3)]
+    table: Bytes = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return table

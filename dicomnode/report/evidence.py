@@ -1,0 +1,79 @@
+"""References from a result to its sources, requests and predecessors (PS3.3 C.17.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydicom.dataset import Dataset
+
+from dicomnode.detectors.contract import Plane
+from dicomnode.dicom.references import InstanceReference
+from dicomnode.report.transcribe import copied
+
+_REQUEST_TYPE_2 = (
+    "AccessionNumber",
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+)
+_REQUEST = (
+    *_REQUEST_TYPE_2,
+    "IssuerOfAccessionNumberSequence",
+    "OrderPlacerIdentifierSequence",
+    "OrderFillerIdentifierSequence",
+    "RequestedProcedureCodeSequence",
+    "ReasonForTheRequestedProcedure",
+    "ReasonForRequestedProcedureCodeSequence",
+)
+
+
+def sources(planes: Iterable[Plane]) -> tuple[InstanceReference, ...]:
+    """The source Instances, each once, in the order of the planes."""
+    return tuple(dict.fromkeys(plane.source for plane in planes))
+
+
+def hierarchy(references: Iterable[InstanceReference]) -> list[Dataset]:
+    """Hierarchical SOP Instance Reference Macro items (PS3.3 C.17.2.1): Study, Series, Instance."""
+    studies: dict[str, dict[str, list[Dataset]]] = {}
+    for reference in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID = reference.SOPClassUID
+        item.ReferencedSOPInstanceUID = reference.SOPInstanceUID
+        studies.setdefault(reference.StudyInstanceUID, {}).setdefault(reference.SeriesInstanceUID, []).append(item)
+    return [_study_item(study, series) for study, series in studies.items()]
+
+
+def _study_item(study_uid: str, series: dict[str, list[Dataset]]) -> Dataset:
+    study = Dataset()
+    study.StudyInstanceUID = study_uid
+    study.ReferencedSeriesSequence = []
+    for series_uid, instances in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series_uid
+        item.ReferencedSOPSequence = instances
+        study.ReferencedSeriesSequence.append(item)
+    return study
+
+
+def requests(header: Dataset, study_uid: str) -> list[Dataset]:
+    """Referenced Request Sequence (0040,A370) from the source's Request Attributes Sequence; [] when it has none.
+
+    What an item does not say, the source's own attributes may: accession number, procedure code, description.
+    """
+    outer = copied(header, (*_REQUEST, "ProcedureCodeSequence", "RequestAttributesSequence"))
+    items: Sequence[Dataset] = outer.get("RequestAttributesSequence") or ()
+    return [_request(item, outer, study_uid) for item in items]
+
+
+def _request(item: Dataset, outer: Dataset, study_uid: str) -> Dataset:
+    request = copied(outer, _REQUEST)
+    request.update(copied(item, _REQUEST))
+    request.StudyInstanceUID = str(item.get("StudyInstanceUID") or study_uid)
+    request.ReferencedStudySequence = copied(item, ("ReferencedStudySequence",)).get("ReferencedStudySequence") or []
+    if not request.get("RequestedProcedureCodeSequence"):
+        request.RequestedProcedureCodeSequence = outer.get("ProcedureCodeSequence") or []
+    for keyword in _REQUEST_TYPE_2:
+        if keyword not in request:
+            setattr(request, keyword, None)
+    return request

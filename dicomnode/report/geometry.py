@@ -1,0 +1,68 @@
+"""Spacing, aspect and orientation of a source image, as result objects state them (PS3.3 C.7.6.1, C.7.6.2, C.7.6.3)."""
+
+from __future__ import annotations
+
+from math import gcd, isfinite
+
+from pydicom.dataset import Dataset
+
+from dicomnode.detectors.contract import Plane
+
+_LETTERS = ("RL", "AP", "FH")
+_LEAST_COSINE = 0.05
+
+
+def decimal(value: float) -> str:
+    """``value`` as VR DS (PS3.5 6.2): as exact as 16 characters allow."""
+    texts = (f"{value:.{digits}g}" for digits in range(15, 0, -1))
+    return next(text for text in texts if len(text) <= 16)
+
+
+def number(header: Dataset, keyword: str) -> float | None:
+    """A single numeric value of the source, None when it is absent, empty or no number."""
+    try:
+        value = float(header.get(keyword) or 0)
+    except (TypeError, ValueError):
+        return None
+    return value if isfinite(value) and value > 0 else None
+
+
+def pixel_distance(plane: Plane, header: Dataset) -> tuple[float, float] | None:
+    """(row, column) distance in mm: the plane's own, else at the detector (Imager Pixel Spacing), else None.
+
+    The second is no size in the patient and must not be written as Pixel Spacing.
+    """
+    if plane.spacing is not None:
+        return plane.spacing
+    try:
+        values = [float(value) for value in header.get("ImagerPixelSpacing") or ()]
+    except (TypeError, ValueError):
+        return None
+    return (values[0], values[1]) if len(values) == 2 and min(values) > 0 else None
+
+
+def aspect_ratio(plane: Plane, header: Dataset) -> list[int] | None:
+    """Pixel Aspect Ratio (0028,0034) as vertical, horizontal; None for square or unknown pixels."""
+    distance = pixel_distance(plane, header)
+    if distance is None:
+        return None
+    vertical, horizontal = (round(value * 1000) for value in distance)
+    if not vertical or not horizontal or abs(vertical / horizontal - 1) <= 0.001:
+        return None
+    divisor = gcd(vertical, horizontal)
+    return [vertical // divisor, horizontal // divisor]
+
+
+def patient_orientation(plane: Plane, header: Dataset) -> list[str]:
+    """Patient Orientation (0020,0020): the source's, else from the direction cosines (C.7.6.1.1.1), else []."""
+    stated = header.get("PatientOrientation")
+    if stated and all(stated):
+        return [str(value) for value in stated]
+    if plane.orientation is None:
+        return []
+    return [_letters(plane.orientation[:3]), _letters(plane.orientation[3:])]
+
+
+def _letters(direction: tuple[float, ...]) -> str:
+    order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
+    return "".join(_LETTERS[axis][direction[axis] > 0] for axis in order if abs(direction[axis]) > _LEAST_COSINE)

@@ -1,0 +1,123 @@
+"""TID 1600 Image Library: every analysed image, described by what its header states (PS3.16 TID 1601 to 1604)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from highdicom.sr import (
+    CodeContentItem,
+    ContainerContentItem,
+    ContentItem,
+    ContentSequence,
+    ImageContentItem,
+    NumContentItem,
+    RelationshipTypeValues,
+    UIDRefContentItem,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+from pydicom.sr.coding import Code
+
+from dicomnode.detectors.contract import Plane
+from dicomnode.dicom.references import InstanceReference
+from dicomnode.report import codes
+from dicomnode.report.anatomy import finding_site
+from dicomnode.report.geometry import number, pixel_distance
+
+_CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
+_PIXELS = Code("{pixels}", "UCUM", "Pixels")
+_COSINE = Code("{-1:1}", "UCUM", "{-1:1}")
+_MM = standard.UCUM.Millimeter
+_POSITION = tuple(getattr(standard.DCM, f"ImagePositionPatient{axis}") for axis in "XYZ")
+_ORIENTATION = tuple(
+    getattr(standard.DCM, f"ImageOrientationPatient{side}{axis}") for side in ("Row", "Column") for axis in "XYZ"
+)
+_MODALITIES = {
+    "CT": standard.DCM.ComputedTomography,
+    "MR": standard.DCM.MagneticResonance,
+    "CR": standard.DCM.ComputedRadiography,
+    "DX": standard.DCM.DigitalRadiography,
+    "MG": standard.DCM.Mammography,
+    "PT": standard.DCM.PositronEmissionTomography,
+    "NM": standard.DCM.NuclearMedicine,
+    "US": standard.DCM.Ultrasound,
+    "RF": standard.DCM.Radiofluoroscopy,
+    "XA": standard.DCM.XRayAngiography,
+    "RG": standard.DCM.RadiographicImaging,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Descriptor:
+    """One statement about an image; equal ones of all images move up to the group."""
+
+    name: Code
+    value: float | str | Code
+    unit: Code = _PIXELS
+
+    def item(self) -> ContentItem:
+        if isinstance(self.value, Code):
+            return CodeContentItem(self.name, self.value, _CONTEXT)
+        if isinstance(self.value, str):
+            return UIDRefContentItem(self.name, self.value, _CONTEXT)
+        return NumContentItem(self.name, self.value, self.unit, relationship_type=_CONTEXT)
+
+
+def image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
+    """The "Image Library" container (111028, DCM) with one group and one entry per source Instance."""
+    described: dict[InstanceReference, list[_Descriptor]] = {}
+    for plane, header in zip(planes, headers, strict=True):
+        described.setdefault(plane.source, list(_descriptors(plane, header)))
+    first = next(iter(described.values()))
+    common = [one for one in first if all(one in own for own in described.values())]
+    group = _container(codes.IMAGE_LIBRARY_GROUP, [one.item() for one in common])
+    for source, descriptors in described.items():
+        group.ContentSequence.append(_entry(source, [one.item() for one in descriptors if one not in common]))
+    return _container(codes.IMAGE_LIBRARY, [group])
+
+
+def _container(name: Code, children: Iterable[ContentItem]) -> ContainerContentItem:
+    container = ContainerContentItem(name, relationship_type=RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = ContentSequence(list(children))
+    return container
+
+
+def _entry(source: InstanceReference, descriptors: list[ContentItem]) -> ImageContentItem:
+    entry = ImageContentItem(
+        codes.SOURCE_IMAGE, source.SOPClassUID, source.SOPInstanceUID, relationship_type=RelationshipTypeValues.CONTAINS
+    )
+    if descriptors:
+        entry.ContentSequence = ContentSequence(descriptors)
+    return entry
+
+
+def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:
+    """TID 1602 for all images, TID 1604 for single-frame cross-sections; nothing that the source does not state."""
+    modality = _MODALITIES.get(str(header.get("Modality") or ""))
+    if modality:
+        yield _Descriptor(standard.DCM.Modality, modality)
+    site = finding_site(header)
+    if site:
+        yield _Descriptor(standard.DCM.TargetRegion, site)
+    frame_of_reference = str(header.get("FrameOfReferenceUID") or "")
+    if frame_of_reference:
+        yield _Descriptor(standard.DCM.FrameOfReferenceUID, frame_of_reference)
+    yield _Descriptor(standard.DCM.PixelDataRows, plane.shape[0], _PIXELS)
+    yield _Descriptor(standard.DCM.PixelDataColumns, plane.shape[1], _PIXELS)
+    yield from _spacing(plane, header)
+    if plane.frame is None and plane.position and plane.orientation:
+        yield from (_Descriptor(name, value, _MM) for name, value in zip(_POSITION, plane.position, strict=True))
+        yield from (
+            _Descriptor(name, value, _COSINE) for name, value in zip(_ORIENTATION, plane.orientation, strict=True)
+        )
+
+
+def _spacing(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:
+    distance = pixel_distance(plane, header)
+    if distance is not None:
+        yield _Descriptor(standard.DCM.HorizontalPixelSpacing, distance[1], _MM)
+        yield _Descriptor(standard.DCM.VerticalPixelSpacing, distance[0], _MM)
+    thickness = number(header, "SliceThickness")
+    if thickness is not None:
+        yield _Descriptor(standard.DCM.SliceThickness, thickness, _MM)

@@ -1,0 +1,102 @@
+"""The overlay picture of one plane: grey source, heat above a threshold, outlines, and a panel beside it.
+
+The source image lies unmoved in the top-left corner, so that its pixel coordinates hold; panel and footer are added
+to the right and below. Small images are enlarged by repeating pixels: no grey value is invented. Outside the heat
+and the outlines every source pixel is exactly its windowed value, red = green = blue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from dicomnode.detectors.contract import Array, DetectionResult, Region
+from dicomnode.report import colours
+from dicomnode.report.panel import Legend, draw_footer, draw_panel, layout
+from dicomnode.report.window import Window, grey
+
+Bytes = npt.NDArray[np.uint8]
+LEAST_SIZE = 512
+_ALPHA = (0.35, 0.6)
+_FINE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """``pixels``: shape (rows, columns, 3), uint8, RGB. ``scale``: how often each source pixel is repeated.
+
+    The image proper is ``pixels[:source_rows * scale, :source_columns * scale]``.
+    """
+
+    pixels: Bytes
+    scale: int
+
+
+def enlargement(shape: tuple[int, int]) -> int:
+    """The integer factor that brings the longer side to 512 pixels or more; 1 for anything that large already."""
+    return max(1, -(-LEAST_SIZE // max(shape)))
+
+
+def draw(pixels: Array, window: Window, result: DetectionResult, index: int, legend: Legend) -> Picture:
+    """The picture of plane ``index`` of ``result``; ``pixels``: the plane, shape (rows, columns)."""
+    scale = enlargement((pixels.shape[0], pixels.shape[1]))
+    image = _with_heat(grey(pixels, window), result.planes[index].heat, legend.display_threshold, scale)
+    outlines = [region for finding in result.findings for region in finding.regions if region.plane == index]
+    for region in outlines:
+        _draw_outline(image, region, scale)
+    rows, columns = image.shape[:2]
+    sheet = layout(rows, columns, legend)
+    canvas = Image.new("RGB", (sheet.width, sheet.height))
+    canvas.paste(Image.fromarray(image), (0, 0))
+    draw_panel(canvas, sheet, legend)
+    draw_footer(canvas, sheet, legend)
+    return Picture(np.asarray(canvas), scale)
+
+
+def _with_heat(base: Bytes, heat: Array, threshold: float, scale: int) -> Bytes:
+    """Grey as RGB, enlarged, with the heat colours blended in where heat is at or above ``threshold``."""
+    enlarged = base.repeat(scale, axis=0).repeat(scale, axis=1)
+    image = np.stack([enlarged] * 3, axis=2)
+    hot = np.clip(np.nan_to_num(_smoothly(heat, scale), nan=0.0), 0.0, 1.0)
+    shown = hot >= max(threshold, 1e-6)
+    if shown.any():
+        values = hot[shown]
+        colour = colours.heat_colours()[np.rint(values * 255.0).astype(np.intp)]
+        reach = (values - threshold) / max(1.0 - threshold, 1e-6)
+        alpha = (_ALPHA[0] + (_ALPHA[1] - _ALPHA[0]) * reach)[:, None]
+        image[shown] = np.rint(image[shown] * (1.0 - alpha) + colour * alpha).astype(np.uint8)
+    return image
+
+
+def _smoothly(heat: Array, scale: int) -> Array:
+    if scale == 1:
+        return heat
+    size = (heat.shape[1] * scale, heat.shape[0] * scale)
+    source = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
+    return np.asarray(source.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _draw_outline(image: Bytes, region: Region, scale: int) -> None:
+    """Draw the closed contour, anti-aliased, with a dark edge that keeps it visible on white."""
+    points = np.asarray(region.contour, dtype=np.float64) * scale
+    width = max(1.5, max(image.shape[:2]) / 400)
+    margin = int(np.ceil(2 * width)) + 2
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + margin, (image.shape[1], image.shape[0]))
+    part = image[low[1] : high[1], low[0] : high[0]]
+    if part.size == 0:
+        return
+    for line, colour in ((2.2 * width, colours.CONTOUR_EDGE), (width, colours.CONTOUR)):
+        cover = _line_cover(points - low, (part.shape[1], part.shape[0]), line)[:, :, None]
+        part[...] = np.rint(part * (1.0 - cover) + np.asarray(colour) * cover).astype(np.uint8)
+
+
+def _line_cover(points: npt.NDArray[np.float64], size: tuple[int, int], width: float) -> npt.NDArray[np.float64]:
+    """Share of each pixel that a line of ``width`` pixels covers, shape (rows, columns), 0..1."""
+    fine = Image.new("L", (size[0] * _FINE, size[1] * _FINE))
+    track = [(float(x) * _FINE - 0.5, float(y) * _FINE - 0.5) for x, y in points]
+    ImageDraw.Draw(fine).line(track, fill=255, width=max(1, round(width * _FINE)), joint="curve")
+    return np.asarray(fine.resize(size, Image.Resampling.BOX), dtype=np.float64) / 255.0

@@ -1,0 +1,251 @@
+"""Content of the two SR documents: TID 1500 with a TID 1501 group for the Series, or TID 1410 groups for regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    ContentItem,
+    CoordinatesForMeasurement,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+from pydicom.sr.coding import Code
+
+from dicomnode.detectors.contract import Calibration, DetectionResult, Finding, Outcome, Plane, Region, Volume
+from dicomnode.report import codes
+from dicomnode.report.anatomy import finding_site
+from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
+from dicomnode.report.image_library import image_library
+from dicomnode.report.legend import notices
+from dicomnode.report.scores import score_texts
+
+Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+
+
+def series_report(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Dataset:
+    """The root document: Finding Present or Absent, score and threshold for the whole Series (TID 1501)."""
+    return _report([_series_group(volume, headers, result, context)], volume, headers, context)
+
+
+def regions_report(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Dataset:
+    """The regions document: one TID 1410 group per finding, with its region on the strongest plane."""
+    site = _sites(headers[0])
+    groups = [_region_group(finding, volume, site, result, context) for finding in result.findings]
+    return _report(groups, volume, headers, context)
+
+
+def _report(groups: Sequence[Group], volume: Volume, headers: Sequence[Dataset], context: ReportContext) -> Dataset:
+    report = MeasurementReport(
+        observation_context=_observer(context),
+        procedure_reported=codes.procedure_reported(str(headers[0].get("Modality") or "")),
+        imaging_measurements=groups,
+    )
+    root = report[0]
+    last = len(root.ContentSequence) - 1
+    root.ContentSequence.insert(last, image_library(volume.planes, headers))
+    for offset, text in enumerate((context.banner, *notices(context))):
+        root.ContentSequence.insert(last + 1 + offset, _text(codes.COMMENT, text))
+    return root
+
+
+def _text(name: Code, text: str) -> TextContentItem:
+    return TextContentItem(name, text, RelationshipTypeValues.CONTAINS)
+
+
+def _observer(context: ReportContext) -> ObservationContext:
+    """TID 1004: the device; no person is claimed to have looked."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=device_uid(context),
+        name=context.ae_title,
+        manufacturer_name=MANUFACTURER,
+        model_name=context.detector,
+        serial_number=context.model.sha256,
+    )
+    return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
+
+
+def _algorithm(result: DetectionResult, context: ReportContext) -> AlgorithmIdentification:
+    """TID 4019, with the weights and every parameter that can change the answer."""
+    model = context.model
+    facts = {
+        "model": f"{model.name} {model.version}",
+        "weights SHA-256": model.sha256,
+        "weights licence": model.licence,
+        "software": f"dicomnode {context.software_version}",
+        "accelerator": context.accelerator,
+        **context.parameters,
+        **result.parameters,
+    }
+    return AlgorithmIdentification(
+        name=context.detector,
+        version=context.detector_version,
+        parameters=[f"{name}={value}" for name, value in facts.items() if value],
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _sites(header: Dataset) -> list[FindingSite]:
+    site = finding_site(header)
+    return [FindingSite(site)] if site else []
+
+
+def _number(
+    name: Code, value: float, unit: Code, algorithm: AlgorithmIdentification, text: str | None = None
+) -> Measurement:
+    """A NUM with its algorithm; ``text``: Numeric Value as it shall be read, the float keeps full precision."""
+    measurement = Measurement(name=name, value=float(value), unit=unit, algorithm_id=algorithm)
+    if text is not None:
+        measurement[0].MeasuredValueSequence[0].NumericValue = text
+    return measurement
+
+
+def _calibration(result: DetectionResult) -> Calibration:
+    if result.score is None or result.calibration is None:
+        raise ValueError("a result without score has no report")
+    return result.calibration
+
+
+def _series_group(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> MeasurementsAndQualitativeEvaluations:
+    calibration, algorithm = _calibration(result), _algorithm(result, context)
+    score = float(result.score or 0.0)
+    score_text, threshold_text = score_texts(score, calibration.threshold, 4)
+    rate = calibration.expected_false_positive_rate
+    uids = ResultUIDs.of(volume.planes[0].source.series, context)
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uids.tracking("series"), f"{context.detector} series result"),
+        finding_type=codes.PRESENT if result.outcome is Outcome.FINDINGS else codes.ABSENT,
+        algorithm_id=algorithm,
+        finding_sites=_sites(headers[0]),
+        measurements=[
+            _number(codes.ANOMALY_SCORE, score, codes.SCORE_UNIT, algorithm, score_text),
+            _number(codes.SCORE_THRESHOLD, calibration.threshold, codes.SCORE_UNIT, algorithm, threshold_text),
+            _number(codes.EXPECTED_FPR, rate, codes.PROPORTION, algorithm),
+        ],
+        source_images=_source_images(volume.planes),
+    )
+    content = group[0].ContentSequence
+    content.append(_text(codes.CALIBRATION, calibration_text(result)))
+    content.append(_text(codes.COMPLETENESS, completeness_text(volume, context)))
+    return group
+
+
+def _source_images(planes: Iterable[Plane]) -> list[SourceImageForMeasurementGroup]:
+    frames: dict[tuple[str, str], list[int]] = {}
+    for plane in planes:
+        numbers = frames.setdefault((plane.source.SOPClassUID, plane.source.SOPInstanceUID), [])
+        if plane.frame is not None:
+            numbers.append(plane.frame)
+    return [SourceImageForMeasurementGroup(*uids, numbers or None) for uids, numbers in frames.items()]
+
+
+def calibration_text(result: DetectionResult) -> str:
+    """What the score means, in words: unit, procedure, on how many patients, threshold, and the raw output."""
+    calibration = _calibration(result)
+    text = (
+        f"Score: {calibration.unit}. Calibration: {calibration.method}, on {calibration.n_patients} healthy patients "
+        f"held back from training. A score at or above {calibration.threshold:g} counts as findings; "
+        f"{100 * calibration.expected_false_positive_rate:g} % of healthy patients are expected there."
+    )
+    if result.raw_score is not None:
+        text += f" Uncalibrated detector output: {result.raw_score:.6g} {result.raw_unit}".rstrip() + "."
+    return text
+
+
+def completeness_text(volume: Volume, context: ReportContext) -> str:
+    """How much of the Series was analysed, and remarks of the volume builder."""
+    state = "closed incomplete" if context.incomplete else "complete"
+    text = f"{len(volume.planes)} images analysed; series {state}, generation {context.generation}."
+    return " ".join((text, *(f"Note: {note}." for note in volume.notes)))
+
+
+def strongest(finding: Finding) -> Region:
+    """The region with the greatest score; of equals, the largest, then the first."""
+    return max(finding.regions, key=lambda region: (region.score, int(region.mask.sum()), -region.plane))
+
+
+def _region_group(
+    finding: Finding, volume: Volume, site: list[FindingSite], result: DetectionResult, context: ReportContext
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """TID 1410, shaped so that OHIF can take the region over as a measurement.
+
+    For that the first NUM has the region's coordinates as its own source, and a comment is the label.
+    """
+    region, algorithm = strongest(finding), _algorithm(result, context)
+    plane = volume.planes[region.plane]
+    score_text, _ = score_texts(finding.score, _calibration(result).threshold, 4)
+    label_text, _ = score_texts(finding.score, _calibration(result).threshold)
+    score = _number(codes.ANOMALY_SCORE, finding.score, codes.SCORE_UNIT, algorithm, score_text)
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            ResultUIDs.of(plane.source.series, context).tracking(finding.tracking_id), finding.tracking_id
+        ),
+        referenced_region=ImageRegion(GraphicTypeValues.POLYLINE, outline(region, plane), _source(plane)),
+        finding_type=codes.ABNORMAL,
+        algorithm_id=algorithm,
+        finding_sites=site,
+        measurements=[score],
+    )
+    content = group[0].ContentSequence
+    number = next(item for item in content if item.ValueType == "NUM")
+    number.ContentSequence.append(_coordinates(region, plane))
+    content.append(_text(codes.COMMENT, f"AI anomaly {label_text} (RESEARCH)"))
+    content.append(_text(codes.EXTENT, extent_text(finding, volume)))
+    return group
+
+
+def _coordinates(region: Region, plane: Plane) -> ContentItem:
+    return CoordinatesForMeasurement(
+        GraphicTypeValues.POLYLINE,
+        outline(region, plane),
+        _source(plane),
+        purpose=CodedConcept.from_code(codes.SOURCE_OF_MEASUREMENT),
+    )
+
+
+def _source(plane: Plane) -> SourceImageForRegion:
+    frames = None if plane.frame is None else [plane.frame]
+    return SourceImageForRegion(plane.source.SOPClassUID, plane.source.SOPInstanceUID, frames)
+
+
+def outline(region: Region, plane: Plane) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The region's box as a closed polyline of 5 (column, row) points, inside the image (PS3.3 C.18.6.1.2)."""
+    rows, columns = plane.shape
+    left, top, right, bottom = region.box
+    left, right = max(0.0, left), min(float(columns), right)
+    top, bottom = max(0.0, top), min(float(rows), bottom)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
+def extent_text(finding: Finding, volume: Volume) -> str:
+    """On which planes the finding lies and how large it is on the strongest."""
+    planes = sorted({region.plane + 1 for region in finding.regions})
+    region = strongest(finding)
+    numbers = ", ".join(str(number) for number in planes)
+    text = f"On image {numbers} of {len(volume.planes)}; the box encloses the region on image {region.plane + 1}"
+    area = "" if region.area_mm2 is None else f", where it covers {region.area_mm2:.0f} mm2"
+    return f"{text}{area}."

@@ -1,0 +1,64 @@
+"""Comprehensive 3D SR documents (PS3.3 A.35.13): the envelope around a content tree, one Series per document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
+
+from dicomnode.detectors.contract import DetectionResult, Volume
+from dicomnode.report import codes
+from dicomnode.report.context import ReportContext
+from dicomnode.report.envelope import envelope, series_description
+from dicomnode.report.evidence import hierarchy, requests, sources
+from dicomnode.report.legend import INCOMPLETE
+from dicomnode.report.sr_content import regions_report, series_report
+
+
+def root_document(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Dataset:
+    """The SR that stands for the whole analysis: outcome, score, threshold, all source images."""
+    content = series_report(volume, headers, result, context)
+    return _document("sr", "result", content, volume, headers, context)
+
+
+def regions_document(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Dataset:
+    """The SR with one planar region per finding. Separate, because validators mix up TID 1501 and TID 1410 groups."""
+    content = regions_report(volume, headers, result, context)
+    return _document("sr-regions", "regions", content, volume, headers, context)
+
+
+def _document(
+    document: str, what: str, content: Dataset, volume: Volume, headers: Sequence[Dataset], context: ReportContext
+) -> Dataset:
+    source = volume.planes[0].source.series
+    dataset = envelope(document, headers, source, context)
+    dataset.SOPClassUID = Comprehensive3DSRStorage
+    dataset.Modality = "SR"
+    dataset.SeriesDescription = series_description(what, headers[0], context)
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.CodingSchemeIdentificationSequence = [codes.coding_scheme_identification()]
+    _add_state(dataset, context)
+    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(sources(volume.planes))
+    if requested := requests(headers[0], source.StudyInstanceUID):
+        dataset.ReferencedRequestSequence = requested
+    if context.supersedes:
+        dataset.PredecessorDocumentsSequence = hierarchy(context.supersedes)
+    for element in content:
+        if element.keyword != "RelationshipType":
+            dataset.add(element)
+    return dataset
+
+
+def _add_state(dataset: Dataset, context: ReportContext) -> None:
+    """Preliminary and verified by nobody (PS3.3 C.17.2); partial when the Series was."""
+    dataset.CompletionFlag = "PARTIAL" if context.incomplete else "COMPLETE"
+    if context.incomplete:
+        dataset.CompletionFlagDescription = INCOMPLETE
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"

@@ -1,0 +1,76 @@
+"""The grey window of the overlay: chosen once, drawn in, and stated in words (PS3.3 C.11.2.1.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.detectors.contract import Array, Plane, Volume
+
+_HEAD = frozenset({"HEAD", "BRAIN", "SKULL"})
+_SAMPLE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """``centre`` and ``width`` in the unit of the pixels; ``origin``: where they come from, for the legend."""
+
+    centre: float
+    width: float
+    unit: str
+    origin: str
+
+    @property
+    def text(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"C {self.centre:g}  W {self.width:g}{unit}"
+
+
+def windows(volume: Volume, body_part: str) -> tuple[Window, ...]:
+    """One window per plane.
+
+    The first VOI window of every plane where all of them have a usable one (some pixels lie in it); else, for all
+    planes alike: CT brain 40/80 HU for a head, 40/400 HU elsewhere, other modalities 0.5 to 99.5 % of the Volume.
+    """
+    unit = "HU" if volume.summary.Modality == "CT" else ""
+    if all(_usable(plane) for plane in volume.planes):
+        return tuple(Window(*plane.window, unit, "source") for plane in volume.planes if plane.window)
+    if unit:
+        head = body_part in _HEAD
+        fixed = Window(40.0, 80.0, unit, "brain") if head else Window(40.0, 400.0, unit, "soft tissue")
+    else:
+        fixed = _percentiles(volume)
+    return (fixed,) * len(volume.planes)
+
+
+def _usable(plane: Plane) -> bool:
+    if plane.window is None or not plane.window[1] >= 1.0:
+        return False
+    centre, width = plane.window
+    low, high = np.percentile(_finite(plane.pixels), (0.5, 99.5))
+    return bool(low < centre + width / 2 and high > centre - width / 2) or low == high
+
+
+def _percentiles(volume: Volume) -> Window:
+    values = np.concatenate([_finite(plane.pixels) for plane in volume.planes])
+    low, high = (float(value) for value in np.percentile(values[:: max(1, values.size // _SAMPLE)], (0.5, 99.5)))
+    width = max(high - low, 1.0)
+    return Window(round((low + high) / 2, 1), round(width, 1), "", "0.5-99.5 %")
+
+
+def _finite(pixels: Array) -> Array:
+    values = pixels[np.isfinite(pixels)]
+    return values if values.size else np.zeros(1, np.float32)
+
+
+def grey(pixels: Array, window: Window) -> npt.NDArray[np.uint8]:
+    """Pixels through the linear VOI function, 0..255 (PS3.3 C.11.2.1.2.1, y_min 0, y_max 255).
+
+    A width below 2 is drawn as 2: the standard's formula divides by width - 1.
+    """
+    width = max(window.width, 2.0)
+    scaled = ((pixels - (window.centre - 0.5)) / (width - 1.0) + 0.5) * 255.0
+    values: npt.NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0)).astype(np.uint8)
+    return values

@@ -1,0 +1,61 @@
+"""The decision for one Series: which routes take it, and why the others do not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dicomnode.config import Config, Route
+from dicomnode.detectors.contract import Detector
+from dicomnode.dicom.summary import SeriesSummary
+from dicomnode.route.match import unmet
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One route's answer. ``matched``: its ``when`` holds. ``taken``: its detector accepts the Series as well."""
+
+    route: str
+    detector: str
+    matched: bool
+    taken: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Every route's answer, in the order of the configuration."""
+
+    reasons: tuple[Reason, ...]
+    taken: tuple[Route, ...]
+
+    @property
+    def summary(self) -> str:
+        """Why no route took the Series, in one sentence for operators."""
+        if self.taken:
+            return "taken by " + ", ".join(route.name for route in self.taken)
+        matched = [reason for reason in self.reasons if reason.matched]
+        if matched:
+            said = "; ".join(f"{reason.detector}: {reason.text}" for reason in matched)
+            return f"no detector accepts this series ({said})"
+        return "no detector accepts this series: no route matches it" if self.reasons else "no route is configured"
+
+
+def decide(config: Config, detectors: Mapping[str, Detector], summary: SeriesSummary) -> Decision:
+    """Ask every route about ``summary``. Every route whose ``when`` and detector say yes takes the Series."""
+    reasons, taken = [], []
+    for route in config.route:
+        reason = _ask(route, detectors, summary)
+        reasons.append(reason)
+        if reason.taken:
+            taken.append(route)
+    return Decision(tuple(reasons), tuple(taken))
+
+
+def _ask(route: Route, detectors: Mapping[str, Detector], summary: SeriesSummary) -> Reason:
+    for keyword, condition in route.when.items():
+        why_not = unmet(condition, summary.values(keyword))
+        if why_not:
+            return Reason(route.name, route.detector, False, False, f"{keyword}: {why_not}")  # noqa: FBT003
+    acceptance = detectors[route.detector].accepts(summary)
+    return Reason(route.name, route.detector, True, acceptance.accepted, acceptance.reason)  # noqa: FBT003

@@ -1,0 +1,1 @@
+"""Engine, tables, migrations and spool files. The database is the truth."""

@@ -1,0 +1,108 @@
+"""Transactions. Writers take the database's write lock at BEGIN, so that read-then-write is never torn.
+
+SQLAlchemy's ``isolation_level="IMMEDIATE"`` opens no transaction for a SELECT and loses updates; so the driver is
+set to autocommit and the engine's ``begin`` event says BEGIN IMMEDIATE. WAL and ``synchronous=FULL``: a commit
+that was acknowledged survives power loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Select, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from dicomnode.errors import ConfigError, Transient
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class Store:
+    """The database of a node. One per process; sessions are short and never shared between threads."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """Open ``url`` (a SQLAlchemy URL). Raises ConfigError when it is not a database we know.
+
+        ``busy_timeout_s``: how long a transaction waits for another writer before it raises Transient.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise ConfigError("node.database: not a SQLAlchemy URL") from error
+        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+            raise ConfigError("node.database: only SQLite files are supported (sqlite:////path/to/file)")
+        self.url = url
+        self.path = Path(parsed.database)
+        try:
+            self._writer = _engine(url, "BEGIN IMMEDIATE", busy_timeout_s)
+            self._reader = _engine(url, "BEGIN", busy_timeout_s)
+        except NoSuchModuleError as error:
+            raise ConfigError("node.database: no driver for this URL") from error
+
+    @property
+    def engine(self) -> Engine:
+        """The engine for writing; for migrations."""
+        return self._writer
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One write transaction: committed at the end, rolled back when the block raises.
+
+        Raises Transient when the database is locked beyond its time-out, full or unreadable.
+        """
+        with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One read transaction on a consistent snapshot."""
+        with _translated(), Session(self._reader, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def scalar(self, statement: Select[Any]) -> Any:
+        """The first column of the first row of ``statement``, or None."""
+        with self.read() as session:
+            return session.scalar(statement)
+
+    def close(self) -> None:
+        """Close every connection of this process."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Transient(f"database: {error.orig}") from error
+    except DatabaseError as error:
+        if "disk" in str(error.orig) or "malformed" in str(error.orig):
+            raise Transient(f"database: {error.orig}") from error
+        raise
+
+
+def _engine(url: str, begin: str, busy_timeout_s: float) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={int(busy_timeout_s * 1000)}",
+            "foreign_keys=ON",
+            "trusted_schema=OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

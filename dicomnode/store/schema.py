@@ -1,0 +1,68 @@
+"""The schema: created and changed by Alembic migrations only, checked at every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import Session
+
+from dicomnode.errors import ConfigError
+from dicomnode.store.audit_sql import TRIGGERS
+from dicomnode.store.engine import Store
+
+
+def migrate(store: Store) -> None:
+    """Bring the database to the newest schema.
+
+    Raises ConfigError when it cannot be opened, is newer than this software, or its audit table is not protected.
+    """
+    try:
+        store.path.parent.mkdir(parents=True, exist_ok=True)
+        _upgrade(store)
+    except OSError as error:
+        raise ConfigError(f"node.database: its folder cannot be made: {error.strerror}") from error
+    except DatabaseError as error:
+        raise ConfigError(f"node.database: {error.orig}") from error
+    check_triggers(store)
+
+
+def check_triggers(store: Store) -> None:
+    """Raise ConfigError when the audit table is not protected as it must be."""
+    with store.read() as session:
+        wrong = wrong_triggers(session)
+    if wrong:
+        raise ConfigError(f"node.database: audit triggers missing or altered: {', '.join(wrong)}")
+
+
+def wrong_triggers(session: Session) -> list[str]:
+    """The triggers of the audit table that are missing, altered or not ours (one of those could drop new rows)."""
+    query = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit' COLLATE NOCASE")
+    present: dict[str, str] = {row.name: row.sql for row in session.execute(query)}
+    return [name for name in {**TRIGGERS, **present} if present.get(name) != TRIGGERS.get(name)]
+
+
+def _upgrade(store: Store) -> None:
+    config = _alembic()
+    script = ScriptDirectory.from_config(config)
+    known = {revision.revision for revision in script.walk_revisions()}
+    with store.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise ConfigError("node.database: its schema is newer than this dicomnode")
+        config.attributes["connection"] = connection
+        if current != script.get_current_head():
+            command.upgrade(config, "head")
+            connection.commit()
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,221 @@
+"""The rows. DICOM values keep the DICOM keyword as column name; times are seconds since the epoch (UTC)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import DDL, JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dicomnode.store.audit_sql import INDEXES, TRIGGERS
+
+
+class Row(DeclarativeBase):
+    """Root of all rows."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ProcessRow(Row):
+    """One process of the node: ``owner`` is its lease name, ``role`` receive, work, deliver or console."""
+
+    __tablename__ = "process"
+
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    role: Mapped[str] = mapped_column(String(20))
+    pid: Mapped[int]
+    started_at: Mapped[float]
+    heartbeat_at: Mapped[float]
+    stopped_at: Mapped[float | None]
+
+
+class AssociationRow(Row):
+    """One inbound Association. ``ended``: open, released, aborted, or lost (the node stopped in the middle)."""
+
+    __tablename__ = "association"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    CallingAETitle: Mapped[str] = mapped_column(String(16))
+    CalledAETitle: Mapped[str] = mapped_column(String(16))
+    address: Mapped[str] = mapped_column(String(64))
+    peer: Mapped[str | None] = mapped_column(String(64))
+    opened_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    ended: Mapped[str] = mapped_column(String(10), default="open", index=True)
+    n_stored: Mapped[int] = mapped_column(default=0)
+    n_refused: Mapped[int] = mapped_column(default=0)
+
+
+class StudyRow(Row):
+    """One Study of one Patient."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    StudyInstanceUID: Mapped[str] = mapped_column(String(64), unique=True)
+    PatientID: Mapped[str] = mapped_column(String(64), default="", index=True)
+    AccessionNumber: Mapped[str] = mapped_column(String(16), default="", index=True)
+    StudyDate: Mapped[str] = mapped_column(String(8), default="")
+    StudyDescription: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[float]
+
+
+class SeriesRow(Row):
+    """One Series and its generation. ``state``: open (collecting) or complete; ``complete_by``: the evidence.
+
+    ``n_expected``: Instances that the sender says the Series has (C-FIND), asked at ``asked_at``.
+    """
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "SeriesInstanceUID"), Index(None, "state", "last_received_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    SeriesInstanceUID: Mapped[str] = mapped_column(String(64), index=True)
+    Modality: Mapped[str] = mapped_column(String(16), default="")
+    SeriesDescription: Mapped[str] = mapped_column(String(64), default="")
+    CallingAETitle: Mapped[str] = mapped_column(String(16))
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
+    generation: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(10), default="open")
+    complete_by: Mapped[str | None] = mapped_column(String(200))
+    incomplete: Mapped[bool] = mapped_column(default=False)
+    first_received_at: Mapped[float]
+    last_received_at: Mapped[float]
+    n_expected: Mapped[int | None]
+    asked_at: Mapped[float | None]
+    completed_at: Mapped[float | None]
+
+
+class InstanceRow(Row):
+    """One received Instance. ``sha256`` is of the data set's bytes; ``path`` is relative to the spool.
+
+    ``conflict``: the same SOP Instance UID came before with other bytes; kept, shown, never analysed.
+    ``generation``: the generation of its Series that it arrived in. ``header``: keyword to list of values.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (UniqueConstraint("SOPInstanceUID", "sha256"), Index(None, "series_id", "generation"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
+    SOPInstanceUID: Mapped[str] = mapped_column(String(64))
+    SOPClassUID: Mapped[str] = mapped_column(String(64))
+    TransferSyntaxUID: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+    path: Mapped[str] = mapped_column(String(200))
+    header: Mapped[dict[str, list[Any]]] = mapped_column(JSON)
+    generation: Mapped[int]
+    received_at: Mapped[float]
+    copies: Mapped[int] = mapped_column(default=1)
+    conflict: Mapped[bool] = mapped_column(default=False)
+
+
+class AssignmentRow(Row):
+    """One Series generation given to one detector by one route, and how it ended.
+
+    ``detector`` is None when no route took the Series. ``outcome``: None while pending, else findings,
+    no findings, not analysed, failed.
+    """
+
+    __tablename__ = "assignment"
+    __table_args__ = (UniqueConstraint("series_id", "generation", "route"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    generation: Mapped[int]
+    route: Mapped[str] = mapped_column(String(100))
+    detector: Mapped[str | None] = mapped_column(String(100))
+    model: Mapped[str | None] = mapped_column(String(100))
+    model_version: Mapped[str | None] = mapped_column(String(40))
+    weights_sha256: Mapped[str | None] = mapped_column(String(64))
+    send_to: Mapped[list[str]] = mapped_column(JSON)
+    priority: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str | None] = mapped_column(String(20), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    score: Mapped[float | None]
+    threshold: Mapped[float | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class DerivedRow(Row):
+    """One Derived Instance of ours: ``kind`` sc or sr, its file in the spool and its digest."""
+
+    __tablename__ = "derived"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignment.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    SOPInstanceUID: Mapped[str] = mapped_column(String(64), unique=True)
+    SOPClassUID: Mapped[str] = mapped_column(String(64))
+    SeriesInstanceUID: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+    path: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[float]
+
+
+class DeliveryRow(Row):
+    """One Derived Instance to one Destination. ``state``: waiting, delivered, warning or failed."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("derived_id", "destination"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(10), default="waiting", index=True)
+    status: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    delivered_at: Mapped[float | None]
+
+
+class JobRow(Row):
+    """A durable job; see ``dicomnode.jobs``."""
+
+    __tablename__ = "job"
+    __table_args__ = (UniqueConstraint("kind", "dedup_key"), Index(None, "state", "kind", "priority", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    dedup_key: Mapped[str] = mapped_column(String(200))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(10), default="ready")
+    priority: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    interruptions: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    lease_owner: Mapped[str | None] = mapped_column(String(100))
+    lease_until: Mapped[float | None]
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    error: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
+class AuditRow(Row):
+    """One link of the audit chain; see ``dicomnode.audit``. Append-only by triggers."""
+
+    __tablename__ = "audit"
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    ts: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text, index=True)
+    body: Mapped[str] = mapped_column(Text)
+    prev: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+
+
+for _sql in (*TRIGGERS.values(), *INDEXES.values()):
+    event.listen(AuditRow.__table__, "after_create", DDL(_sql.replace("%", "%%")))  # type: ignore[no-untyped-call]

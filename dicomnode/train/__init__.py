@@ -1,0 +1,1 @@
+"""Datasets, fitting and evaluation of the healthy-only detectors; writes model folders that ``models`` can register."""
