@@ -6,12 +6,12 @@ import numpy as np
 from scipy import ndimage
 
 from dicomnode.demo.phantoms_head import SLICE_MM, HeadSlice, Tissue, head_slices
-from dicomnode.demo.phantoms_texture import Field, blur, smooth_noise
+from dicomnode.demo.phantoms_texture import Field, blur, grain
 from dicomnode.demo.study_dataset import PhantomStudy, StudyBuilder, stored
 from dicomnode.dicom.sop_classes import CT_IMAGE
 
 _SIZE = 512
-_SPACING_MM = 0.48828125
+_SPACING_MM = 0.458984375
 _OEDEMA_MM = 6.0
 _NOISE_HU = 3.6
 _HOUNSFIELD = {
@@ -48,14 +48,14 @@ def _hounsfield(rng: np.random.Generator, head: HeadSlice) -> Field:
     image = _TABLE[head.labels]
     brain = head.depth > 0
     image += np.where(brain, 4 * np.exp(-head.depth / 7), 0)  # residual beam hardening under the skull
-    image[brain] += 1.2 * smooth_noise(rng, image.shape, 8.0)[brain]
+    image[brain] += 1.2 * grain(rng, _SIZE, 8.0)[brain]
     clot = head.labels == Tissue.LESION
-    image[clot] += 2.5 * smooth_noise(rng, image.shape, 3.0)[clot]
+    image[clot] += 2.5 * grain(rng, _SIZE, 4.0)[clot]
     image = np.maximum(image, _head_holder(head))
     image = blur(image, 0.55 / _SPACING_MM)
-    grain = rng.standard_normal(image.shape, dtype=np.float32)
-    grain = ndimage.uniform_filter(grain, 2, mode="wrap") * 2 - 0.35 * blur(grain, 2.0)
-    return np.asarray(image + _NOISE_HU * grain, np.float32)
+    white = rng.standard_normal(image.shape, dtype=np.float32)
+    quantum = ndimage.uniform_filter(white, 2, mode="wrap") * 2
+    return np.asarray(image + _NOISE_HU * quantum, np.float32)
 
 
 def _head_holder(head: HeadSlice) -> Field:

@@ -104,10 +104,10 @@ def _layers(x: Field, y: Field, z: float, fields: _Fields) -> HeadSlice:
     low = float(ramp(z, 85, 50))
     temporal = 8 * low * np.exp(-(((y + 25) / 24) ** 2)) * ramp(np.abs(x), 35, 60)
     scalp = (5.0 + 0.6 * fields.wobble) * oblique + temporal
-    skull = (7.0 + 0.8 * fields.wobble + 2.5 * ramp(np.abs(y), 60, 85)) * oblique
+    skull = (5.8 + 0.8 * fields.wobble + 2.5 * ramp(np.abs(y), 60, 85)) * oblique
     labels = np.zeros(x.shape, np.uint8)
     labels[depth > 0] = Tissue.SKIN
-    labels[depth > 1.8 * oblique] = Tissue.FAT
+    labels[depth > (1.6 + 0.4 * fields.border) * oblique] = Tissue.FAT
     labels[(depth > scalp - temporal) & (temporal > 1.5)] = Tissue.MUSCLE
     inside = depth - scalp
     labels[inside > 0] = Tissue.CORTICAL_BONE
@@ -122,7 +122,7 @@ def _brain(head: HeadSlice, fields: _Fields) -> None:
     high = float(ramp(head.z, 80, 130))
     midline = np.abs(head.x + 1.2 * fields.wobble)
     surface = np.minimum(depth, midline + 3 - 2 * high)
-    brain = depth > 1.6 + 1.5 * high + 0.7 * fields.wobble
+    brain = depth > 1.3 + 1.2 * high + 0.6 * fields.wobble
     labels[brain] = Tissue.WHITE_MATTER
     fold = np.abs(fields.folds)
     cortical = ramp(surface, 30, 20)
@@ -131,11 +131,10 @@ def _brain(head: HeadSlice, fields: _Fields) -> None:
     sulcus = (0.07 + 0.07 * high) * ramp(surface, 24, 8)
     labels[brain & (fold < sulcus)] = Tissue.CSF
     _fluid_spaces(head, fields, brain)
-    labels[brain & (midline < 1.7)] = Tissue.CSF
-    corpus = float(ramp(head.z, 92, 84)) * 22
-    bridge = brain & (np.abs(head.y) < corpus) & (midline < 4) & (head.z > 62)
-    labels[bridge] = Tissue.WHITE_MATTER
-    labels[brain & (midline < 0.75) & (np.abs(head.y + 5) > corpus + 14)] = Tissue.FALX
+    joined = 27 * float(ramp(head.z, 98, 86))  # half length of the part where the hemispheres join
+    fissure = brain & (np.abs(head.y - 3) > joined + 1.5 * fields.border)
+    labels[fissure & (midline < 1.3 + 0.4 * high)] = Tissue.CSF
+    labels[fissure & (midline < 0.7)] = Tissue.FALX
 
 
 def _ellipse(head: HeadSlice, centre: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0) -> Field:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dicomnode.demo.phantoms_head import SLICE_MM, HeadSlice, Tissue, head_slices
-from dicomnode.demo.phantoms_texture import Field, blur, smooth_noise
+from dicomnode.demo.phantoms_texture import Field, blur, grain, smooth_noise
 from dicomnode.demo.study_dataset import PhantomStudy, StudyBuilder, stored
 from dicomnode.dicom.sop_classes import MR_IMAGE
 
@@ -15,7 +15,7 @@ _OEDEMA_MM = 13.0
 _NOISE = 2.2
 _SCALE = 4.0
 _SIGNAL = {
-    Tissue.AIR: 0, Tissue.SKIN: 85, Tissue.FAT: 150, Tissue.MUSCLE: 34, Tissue.CORTICAL_BONE: 5, Tissue.DIPLOE: 26,
+    Tissue.AIR: 0, Tissue.SKIN: 80, Tissue.FAT: 132, Tissue.MUSCLE: 34, Tissue.CORTICAL_BONE: 5, Tissue.DIPLOE: 44,
     Tissue.CSF: 11, Tissue.GREY_MATTER: 62, Tissue.WHITE_MATTER: 50, Tissue.DEEP_GREY: 58, Tissue.FALX: 26,
     Tissue.OEDEMA: 104, Tissue.LESION: 132,
 }  # fmt: skip
@@ -52,9 +52,12 @@ def _signal(rng: np.random.Generator, head: HeadSlice, sensitivity: Field) -> Fi
     """Magnitude image: partial volume, receive field, texture and Rician noise."""
     image = _TABLE[head.labels]
     brain = head.depth > 0
-    image[brain] *= 1 + 0.05 * smooth_noise(rng, image.shape, 3.0)[brain]
+    image[brain] *= 1 + 0.05 * grain(rng, _SIZE, 4.0)[brain]
+    image[~brain] *= 1 + 0.15 * grain(rng, _SIZE, 8.0)[~brain]
     tumour = np.isin(head.labels, (Tissue.LESION, Tissue.OEDEMA))
-    image[tumour] *= 1 + 0.09 * smooth_noise(rng, image.shape, 2.5)[tumour]
-    image = blur(image, 0.6 / _SPACING_MM) * sensitivity
+    image[tumour] *= 1 + 0.09 * grain(rng, _SIZE, 4.0)[tumour]
+    soft = blur(tumour.astype(np.float32), 2.0)
+    image = blur(image, 0.6 / _SPACING_MM) * (1 - soft) + blur(image, 1.6 / _SPACING_MM) * soft
+    image *= sensitivity * (1 + 0.25 * np.exp(-np.maximum(head.depth, -12) / 30))
     real, imaginary = _NOISE * blur(rng.standard_normal((2, *image.shape), dtype=np.float32), 0.5) / 0.56
     return np.asarray(np.hypot(image + real, imaginary), np.float32)

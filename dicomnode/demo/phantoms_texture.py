@@ -22,6 +22,11 @@ def enlarge(field: Field, size: int) -> Field:
     return np.asarray(ndimage.zoom(field, size / field.shape[0], order=1, grid_mode=True, mode="nearest"), np.float32)
 
 
+def grain(rng: np.random.Generator, size: int, sigma: float) -> Field:
+    """Return a (size, size) texture of about ``sigma`` pixels, drawn on a grid four times as coarse."""
+    return enlarge(smooth_noise(rng, (size // 4, size // 4), sigma / 4), size)
+
+
 def blur(field: Field, sigma: float) -> Field:
     """Smooth ``field`` by a Gaussian of ``sigma`` pixels."""
     return np.asarray(ndimage.gaussian_filter(field, sigma, mode="nearest", truncate=3.0), np.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.dicom.uids import derived_uid
@@ -126,3 +127,10 @@ class StudyBuilder:
         dataset.InstitutionName = "Synthetic data, no patient"
         dataset.InstanceNumber = number
         dataset.BurnedInAnnotation = "NO"
+
+
+def code_item(code: Code) -> Dataset:
+    """Return ``code`` as the item of a code sequence (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item

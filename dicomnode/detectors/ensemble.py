@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dicomnode.detectors.contract import Array
-from dicomnode.detectors.networks import AutoEncoderU, DenoisingUNet, build_network
+from dicomnode.detectors.networks import Network, build_network
 from dicomnode.errors import ConfigError
 
 _BATCH = 16
 
-Networks = Mapping[str, AutoEncoderU | DenoisingUNet]
+Networks = Mapping[str, Network]
 """The networks of one fold, by kind ("ae-u", "dae")."""
 
 
@@ -45,7 +45,7 @@ class FoldEnsemble:
         """Residual maps of one fold by kind, shape (n, size, size): for pictures that this fold has not seen."""
         return {kind: self._maps(network, images) for kind, network in self.folds[fold].items()}
 
-    def _maps(self, network: AutoEncoderU | DenoisingUNet, images: Array) -> Array:
+    def _maps(self, network: Network, images: Array) -> Array:
         with torch.inference_mode():
             parts = [
                 _residual(network, torch.from_numpy(images[start : start + _BATCH]).to(self.accelerator)[:, None])
@@ -81,7 +81,7 @@ def unpack_weights(content: bytes, architecture: Mapping[str, object]) -> list[N
     return list(folds)
 
 
-def _filled(entry: Mapping[str, object], prefix: str, tensors: Mapping[str, Tensor]) -> AutoEncoderU | DenoisingUNet:
+def _filled(entry: Mapping[str, object], prefix: str, tensors: Mapping[str, Tensor]) -> Network:
     network = build_network(entry)
     prefix = f"{prefix}{entry['kind']}."
     own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
@@ -92,7 +92,7 @@ def _filled(entry: Mapping[str, object], prefix: str, tensors: Mapping[str, Tens
     return network
 
 
-def _residual(network: AutoEncoderU | DenoisingUNet, images: Tensor) -> Tensor:
+def _residual(network: Network, images: Tensor) -> Tensor:
     """The residual map at the size of ``images``; a smaller network sees them averaged down."""
     full = images.shape[-1]
     factor = full // network.size

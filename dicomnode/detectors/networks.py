@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.errors import ConfigError
-
-
-class ResidualNetwork(Protocol):
-    """What fitting and scoring need of a network. ``size``: side of its input and output, pixels."""
-
-    size: int
-
-    def loss(self, images: Tensor, noise: torch.Generator) -> Tensor: ...
-
-    def residual(self, images: Tensor) -> Tensor: ...
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
@@ -124,7 +113,11 @@ class DenoisingUNet(nn.Module):
         return torch.roll(large, shifts=shift, dims=(2, 3))
 
 
-def build_network(architecture: Mapping[str, object]) -> AutoEncoderU | DenoisingUNet:
+Network = AutoEncoderU | DenoisingUNet
+"""Both have ``size``, ``loss(images, noise)`` and ``residual(images)``."""
+
+
+def build_network(architecture: Mapping[str, object]) -> Network:
     """The untrained network that a card's architecture entry names ("kind", "size", "width", and
     "latent" or "bright_only" and "smooth").
 

@@ -119,7 +119,7 @@ class ResidualDetector:
         self, volume: Volume, results: list[PlaneResult], usable: list[int], planes: list[Prepared]
     ) -> tuple[Finding, ...]:
         """Regions of the suspect planes; at least the hottest place of the highest plane."""
-        smallest = {i: self._min_pixels(plane) for i, plane in zip(usable, planes, strict=True)}
+        smallest = {i: self.min_pixels(plane) for i, plane in zip(usable, planes, strict=True)}
         top = max(usable, key=lambda i: (results[i].score, float(results[i].heat.max())))
         regions: list[Region] = []
         for i in usable:
@@ -130,7 +130,8 @@ class ResidualDetector:
             regions = [hottest_region(top, volume.planes[top], results[top].heat, smallest[top])]
         return link_findings(regions, self._prefix, stacked=volume.slice_spacing is not None)
 
-    def _min_pixels(self, plane: Prepared) -> float:
+    def min_pixels(self, plane: Prepared) -> float:
+        """The smallest region that counts, in pixels of the plane itself."""
         organ = float(plane.mask.mean()) * plane.box.height * plane.box.width
         return max(4.0, self.calibration.region_share * organ)
 

@@ -91,7 +91,8 @@ def prepare_pictures(
 
 def eight_bit(planes: Sequence[Prepared]) -> Array:
     """The images of ``planes`` in 256 steps, shape (n, size, size), 0..1: what training keeps in memory."""
-    return np.stack([(plane.image * 255).astype(np.uint8) for plane in planes]).astype(np.float32) / 255
+    stored = np.stack([(plane.image * 255).astype(np.uint8) for plane in planes])
+    return stored.astype(np.float32) / np.float32(255)
 
 
 def patient_folds(patients: Iterable[str], count: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.contract import Array
-from dicomnode.detectors.networks import AutoEncoderU, DenoisingUNet, build_network
+from dicomnode.detectors.networks import Network, build_network
 from dicomnode.errors import ConfigError
 
 Progress = Callable[[str, float], None]
@@ -34,7 +34,7 @@ class FitOptions:
     augmentation: Mapping[str, float] = field(default_factory=lambda: {"shift": 0.04, "zoom": 0.06, "gain": 0.08})
 
 
-def fit_network(images: Array, options: FitOptions, progress: Progress | None = None) -> AutoEncoderU | DenoisingUNet:
+def fit_network(images: Array, options: FitOptions, progress: Progress | None = None) -> Network:
     """Fit one network on ``images``, shape (n, size, size), 0..1; answers it on the CPU, ready for inference.
 
     Adam with a one-cycle rate; bf16 autocast on an accelerator, float32 on the CPU. The same seed, pictures, number
@@ -91,7 +91,7 @@ def _between(n: int, noise: torch.Generator) -> Tensor:
 
 
 def _step(
-    network: AutoEncoderU | DenoisingUNet, batch: Tensor, optimiser: torch.optim.Optimizer, noise: torch.Generator
+    network: Network, batch: Tensor, optimiser: torch.optim.Optimizer, noise: torch.Generator
 ) -> None:
     optimiser.zero_grad(set_to_none=True)
     kind = batch.device.type

@@ -1,0 +1,116 @@
+"""Rows and audit records of Associations: opened, rejected, ended, lost with an earlier run of the node."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
+from dicomnode.receive.admission import Rejection, Request
+from dicomnode.receive.records import moment, transfer_body
+from dicomnode.receive.tally import End, OpenAssociation
+from dicomnode.store.tables import AssociationRow, AuditRow
+
+_COUNTED = (Event.INSTANCE_STORED, Event.INSTANCE_REPEATED, Event.INSTANCE_CONFLICT)
+
+
+def opened(session: Session, request: Request, peer: str | None, now: float) -> int:
+    """Add the row of an accepted Association and return its id."""
+    row = AssociationRow(
+        CallingAETitle=request.CallingAETitle,
+        CalledAETitle=request.CalledAETitle,
+        address=request.address,
+        peer=peer,
+        opened_at=now,
+        ended="open",
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def rejected(session: Session, request: Request, rejection: Rejection, now: float) -> None:
+    """Record a rejected request as a Security Alert (PS3.15 A.5.3.11)."""
+    body = {
+        "reason": rejection.reason,
+        "CallingAETitle": request.CallingAETitle,
+        "CalledAETitle": request.CalledAETitle,
+        "address": request.address,
+    }
+    append(session, Event.SECURITY_ALERT, body, moment(now))
+
+
+def ended(session: Session, association: OpenAssociation, end: End, now: float) -> None:
+    """Close the row and write one "instances transferred" per Study (PS3.15 A.5.3.7).
+
+    A Study of which every Instance was refused gets its "begin transferring" here, so that the two reconcile.
+    """
+    for study, tally in list(association.studies.items()):
+        body = transfer_body(association, study)
+        if not tally.begun:
+            append(session, Event.BEGIN_TRANSFERRING, body, moment(now))
+        counts = {
+            "n_new": tally.new,
+            "n_repeated": tally.repeated,
+            "n_conflict": tally.conflict,
+            "n_refused": tally.refused,
+        }
+        append(session, Event.INSTANCES_TRANSFERRED, body | counts | {"ended": end}, moment(now))
+    refused = sum(tally.refused for tally in association.studies.values())
+    _close(session, association.id, end, now, refused)
+
+
+def lose_open(session: Session, now: float) -> float | None:
+    """Close what an earlier run left open as ``lost``, with the counts that its audit records prove.
+
+    Returns when the oldest of them was opened, or None when there was none. Refused Instances of a lost
+    Association are not known any more: ``n_refused`` is null.
+    """
+    rows = session.scalars(select(AssociationRow).where(AssociationRow.ended == "open")).all()
+    if not rows:
+        return None
+    since = moment(min(row.opened_at for row in rows)).isoformat(timespec="microseconds")
+    begun, counts = _proven(session, {row.id for row in rows}, since)
+    for body in begun:
+        kinds = counts[body["association"], body["StudyInstanceUID"]]
+        numbers: dict[str, int | None] = {
+            "n_new": kinds[Event.INSTANCE_STORED],
+            "n_repeated": kinds[Event.INSTANCE_REPEATED],
+            "n_conflict": kinds[Event.INSTANCE_CONFLICT],
+            "n_refused": None,
+        }
+        append(session, Event.INSTANCES_TRANSFERRED, body | numbers | {"ended": "lost"}, moment(now))
+    for row in rows:
+        _close(session, row.id, "lost", now, 0)
+    return min(row.opened_at for row in rows)
+
+
+def _proven(
+    session: Session, ids: set[int], since: str
+) -> tuple[list[dict[str, Any]], dict[tuple[int, str], Counter[str]]]:
+    """Begin records of these Associations that have no counterpart, and what was recorded since per Study."""
+    association = func.json_extract(AuditRow.body, "$.association")
+    study = func.json_extract(AuditRow.body, "$.StudyInstanceUID")
+    counted = (
+        select(association, study, AuditRow.kind, func.count())
+        .where(AuditRow.kind.in_(_COUNTED), AuditRow.ts >= since, association.in_(ids))
+        .group_by(association, study, AuditRow.kind)
+    )
+    counts: dict[tuple[int, str], Counter[str]] = {}
+    for association_id, uid, kind, number in session.execute(counted):
+        counts.setdefault((association_id, uid), Counter())[kind] = number
+    query = select(AuditRow.body).where(
+        AuditRow.kind == Event.BEGIN_TRANSFERRING, AuditRow.ts >= since, association.in_(ids)
+    )
+    begun = [json.loads(body) for body in session.scalars(query.order_by(AuditRow.seq))]
+    return begun, {**{(body["association"], body["StudyInstanceUID"]): Counter() for body in begun}, **counts}
+
+
+def _close(session: Session, association_id: int, end: End, now: float, refused: int) -> None:
+    statement = update(AssociationRow).where(AssociationRow.id == association_id, AssociationRow.ended == "open")
+    session.execute(statement.values(ended=end, ended_at=now, n_refused=AssociationRow.n_refused + refused))
