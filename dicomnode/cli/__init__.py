@@ -17,7 +17,6 @@ from dicomnode.cli.send import send
 from dicomnode.cli.serve import serve
 from dicomnode.cli.show import detectors, models
 from dicomnode.cli.status import status
-from dicomnode.cli.train import evaluate, train
 from dicomnode.errors import ConfigError, DicomNodeError
 
 EPILOG = "Research software, not a medical device. Its results must not be used for clinical decisions."
@@ -29,7 +28,7 @@ def cli() -> None:
     """A PACS-integrated DICOM AI node: receive, route, detect, report, deliver, audit."""
 
 
-for _command in (serve, demo, send, status, audit, route, models, detectors, jobs, doctor, train, evaluate):
+for _command in (serve, demo, send, status, audit, route, models, detectors, jobs, doctor):
     cli.add_command(_command)
 
 

@@ -42,7 +42,7 @@ def audit() -> None:
 @filter_options
 @click.option("--limit", type=int, default=200, show_default=True, help="At most so many rows, the newest.")
 @json_option
-def list_rows(config_path: Path | None, as_json: bool, limit: int, **filters: str | None) -> None:
+def list_rows(config_path: Path | None, as_json: bool, limit: int, **filters: Any) -> None:
     """List audit rows, oldest first."""
     store = _used(config_path, "list", filters)
     with store.read() as session:
@@ -115,7 +115,7 @@ def verify_chain(config_path: Path | None, checkpoint: Path | None, as_json: boo
 @filter_options
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here instead of stdout.")
 @json_option
-def export(config_path: Path | None, output: Path | None, as_json: bool, **filters: str | None) -> None:
+def export(config_path: Path | None, output: Path | None, as_json: bool, **filters: Any) -> None:
     """Export rows as CSV (or JSON with --json)."""
     store = _used(config_path, "export", filters)
     with store.read() as session:
@@ -129,7 +129,7 @@ def export(config_path: Path | None, output: Path | None, as_json: bool, **filte
             click.echo(f"{count} rows in {output}")
 
 
-def _used(config_path: Path | None, what: str, filters: dict[str, str | None]) -> Store:
+def _used(config_path: Path | None, what: str, filters: dict[str, Any]) -> Store:
     """Reading the log is itself logged, before anything is printed (PS3.15 A.5.3.2)."""
     store = open_store(blueprint(config_path))
     asked = {key: value for key, value in filters.items() if value is not None}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
 from dicomnode.console.status import read_status
@@ -26,46 +27,44 @@ def status(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(state)
         return
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     received, disk = state["received"], state["disk"]
-    alive = [item["role"] for item in state["processes"] if item["alive"]]
-    console.print(f"{state['node']['ae_title']}  running: {', '.join(sorted(set(alive))) or 'nothing'}")
-    console.print("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in received.items()))
+    alive = sorted({item["role"] for item in state["processes"] if item["alive"]})
+    console.print(f"[bold]{state['node']['ae_title']}[/]  running: {', '.join(alive) or 'nothing'}")
+    console.print("  ".join(f"{key.replace('_', ' ')}: {value}" for key, value in received.items()))
     console.print(
-        f"disk free {disk['free_bytes'] / 1e9:.1f} GB (intake stops below {disk['min_free_bytes'] / 1e9:.1f} GB)"
+        f"disk: {disk['free_bytes'] / 1e9:.1f} GB free, intake stops below {disk['min_free_bytes'] / 1e9:.1f} GB"
     )
-    console.print(_series(state["recent"]))
+    for series in state["recent"]:
+        _print_series(console, series)
     for letter in state["dead_letters"]:
-        console.print(f"[red]dead letter[/] job {letter['job']} ({letter['kind']}): {letter['reason']}")
+        reason = escape(letter["reason"])
+        console.print(f"[red]dead letter[/] job {letter['job']} ({letter['kind']}): {reason}")
+        console.print(f"  try again with: dicomnode jobs requeue {letter['job']}")
 
 
-def _series(recent: list[dict[str, Any]]) -> Table:
-    table = Table("Modality", "Study Instance UID", "Images", "State", "Outcome", "Score", "Detector", "Delivered", "s")
-    for item in recent:
-        for result in item["results"] or [{}]:
-            table.add_row(*_cells(item, result))
-    return table
+def _print_series(console: Console, series: dict[str, Any]) -> None:
+    at = datetime.fromtimestamp(series["last_received_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    again = f", generation {series['generation']}" if series["generation"] > 1 else ""
+    gaps = ", incomplete" if series["incomplete"] else ""
+    images = f"{series['instances']} image(s) from {escape(series['CallingAETitle'])}"
+    console.print(f"\n[bold]{escape(series['Modality'])}[/] {images}, {at}: {series['state']}{again}{gaps}")
+    console.print(f"  study {series['StudyInstanceUID']}", style="dim")
+    for result in series["results"]:
+        console.print(f"  {_outcome(result)}")
 
 
-def _cells(item: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    outcome = result.get("outcome", "")
-    colour = _COLOURS.get(outcome, "default")
-    reason = f": {result['reason']}" if outcome in ("not analysed", "failed") else ""
-    score = f"{result['score']:.3f} / {result['threshold']:.3f}" if result.get("score") is not None else ""
-    seconds = result.get("seconds_from_last_instance")
-    sent = ", ".join(
-        f"{peer} {count} {state}"
-        for peer, states in result.get("objects", {}).items()
-        for state, count in states.items()
-    )
-    return [
-        item["Modality"],
-        item["StudyInstanceUID"],
-        str(item["instances"]),
-        f"{item['state']} (generation {item['generation']})",
-        f"[{colour}]{outcome}[/]{reason}",
-        score,
-        result.get("detector") or "",
-        sent,
-        f"{seconds:.1f}" if seconds is not None else "",
+def _outcome(result: dict[str, Any]) -> str:
+    outcome = result["outcome"]
+    parts = [f"[{_COLOURS.get(outcome, 'default')}]{outcome}[/]"]
+    if outcome in ("not analysed", "failed"):
+        parts.append(f"because {escape(result['reason'])}")
+    if result["score"] is not None:
+        parts.append(f"score {result['score']:.3f} (threshold {result['threshold']:.3f})")
+    if result["model"]:
+        parts.append(f"by {result['detector']}, {result['model']} {result['model_version']}")
+    parts += [
+        f"{peer}: {count} {state}" for peer, states in result["objects"].items() for state, count in states.items()
     ]
+    seconds = result["seconds_from_last_instance"]
+    return "; ".join(parts) + (f" {seconds:.1f} s after the last instance" if seconds is not None else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -42,7 +43,7 @@ def demo_pacs(folder: Path) -> Iterator[DemoPacs]:
     entity.supported_contexts = StoragePresentationContexts
     entity.maximum_pdu_size = 0
     entity.add_supported_context("1.2.840.10008.1.1")
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, pacs.keep)])
+    server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, pacs.keep)])
     pacs.port = server.socket.getsockname()[1]
     try:
         yield pacs

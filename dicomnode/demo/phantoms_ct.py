@@ -16,7 +16,7 @@ _OEDEMA_MM = 6.0
 _NOISE_HU = 3.6
 _HOUNSFIELD = {
     Tissue.AIR: -1000, Tissue.SKIN: 35, Tissue.FAT: -95, Tissue.MUSCLE: 52, Tissue.CORTICAL_BONE: 1250,
-    Tissue.DIPLOE: 720, Tissue.CSF: 7, Tissue.GREY_MATTER: 37, Tissue.WHITE_MATTER: 29, Tissue.DEEP_GREY: 37,
+    Tissue.DIPLOE: 720, Tissue.CSF: 8, Tissue.GREY_MATTER: 36, Tissue.WHITE_MATTER: 29, Tissue.DEEP_GREY: 36,
     Tissue.FALX: 50, Tissue.OEDEMA: 19, Tissue.LESION: 67,
 }  # fmt: skip
 _TABLE = np.array([_HOUNSFIELD[tissue] for tissue in Tissue], np.float32)
@@ -52,7 +52,8 @@ def _hounsfield(rng: np.random.Generator, head: HeadSlice) -> Field:
     clot = head.labels == Tissue.LESION
     image[clot] += 2.5 * grain(rng, _SIZE, 4.0)[clot]
     image = np.maximum(image, _head_holder(head))
-    image = blur(image, 0.55 / _SPACING_MM)
+    soft = blur(np.clip(image, -20, 90), 0.95 / _SPACING_MM)  # thick slices blur the sulci
+    image = np.where(head.depth > 3, soft, blur(image, 0.5 / _SPACING_MM))
     white = rng.standard_normal(image.shape, dtype=np.float32)
     quantum = ndimage.uniform_filter(white, 2, mode="wrap") * 2
     return np.asarray(image + _NOISE_HU * quantum, np.float32)

@@ -12,7 +12,7 @@ from dicomnode.dicom.sop_classes import DIGITAL_X_RAY_FOR_PRESENTATION
 
 _SIZE = 1024
 _SPACING_MM = 0.35
-_NOISE = 0.011
+_NOISE = 0.007
 
 
 def make_dx_chest(seed: int) -> PhantomStudy:
@@ -28,12 +28,14 @@ def make_dx_chest(seed: int) -> PhantomStudy:
     dataset.BodyPartExamined = "CHEST"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", ""]
     dataset.BitsStored, dataset.HighBit = 12, 11
-    dataset.PixelSpacing = dataset.ImagerPixelSpacing = [_SPACING_MM, _SPACING_MM]
-    dataset.PixelSpacingCalibrationType = "GEOMETRY"
+    dataset.ImagerPixelSpacing = [_SPACING_MM, _SPACING_MM]
     dataset.PatientOrientation = ["L", "F"]
-    dataset.ViewPosition, dataset.ImageLaterality, dataset.Laterality = "PA", "U", ""
+    dataset.ViewPosition, dataset.ImageLaterality = "PA", "U"
     dataset.PositionerType = "NONE"
     dataset.AnatomicRegionSequence = [code_item(codes.SCT.Chest)]
+    dataset.ViewCodeSequence = [code_item(codes.cid4010.PosteroAnterior)]
+    dataset.ViewCodeSequence[0].ViewModifierCodeSequence = []
+    dataset.AcquisitionContextSequence = []
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", -1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
@@ -42,8 +44,6 @@ def make_dx_chest(seed: int) -> PhantomStudy:
     dataset.LossyImageCompression = "00"
     dataset.KVP, dataset.DetectorType = 125, "DIRECT"
     dataset.AcquisitionDeviceProcessingDescription = ""
-    dataset.DetectorTemperature = None
-    del dataset.DetectorTemperature
     return builder.finish("synthetic chest radiograph with an opacity in one lung")
 
 

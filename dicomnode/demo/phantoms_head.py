@@ -185,7 +185,9 @@ def _fluid_spaces(head: HeadSlice, fields: _Fields, brain: npt.NDArray[np.bool_]
 
 def _add_lesion(head: HeadSlice, border: Field, centre: npt.NDArray[np.float64], oedema_mm: float) -> None:
     a, b, c = LESION_AXES_MM
-    radius = np.sqrt(((head.x - centre[0]) / a) ** 2 + ((head.y - centre[1]) / b) ** 2 + ((head.z - centre[2]) / c) ** 2)
+    radius = np.sqrt(
+        ((head.x - centre[0]) / a) ** 2 + ((head.y - centre[1]) / b) ** 2 + ((head.z - centre[2]) / c) ** 2
+    )
     ragged = radius + 0.10 * border
     brain = np.isin(head.labels, (Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.DEEP_GREY, Tissue.CSF))
     brain &= head.depth > 4

@@ -34,9 +34,9 @@ def make_mr_flair(seed: int) -> PhantomStudy:
         truth = np.isin(head.labels, (Tissue.LESION, Tissue.OEDEMA))
         dataset = builder.add(stored(_signal(rng, head, sensitivity) * _SCALE, 0, 1023), truth)
         builder.place(dataset, _SPACING_MM, SLICE_MM, head.z)
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "NONE"]
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         dataset.BitsStored, dataset.HighBit = 12, 11
-        dataset.WindowCenter, dataset.WindowWidth = 280, 560
+        dataset.WindowCenter, dataset.WindowWidth = 360, 720
         dataset.ScanningSequence, dataset.SequenceVariant = ["SE", "IR"], ["SK", "SP"]
         dataset.ScanOptions, dataset.MRAcquisitionType = "", "2D"
         dataset.SequenceName = "*tir2d1_16"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -32,7 +34,7 @@ def blur(field: Field, sigma: float) -> Field:
     return np.asarray(ndimage.gaussian_filter(field, sigma, mode="nearest", truncate=3.0), np.float32)
 
 
-def ramp(value: Field | float, start: float, end: float) -> Field:
+def ramp(value: npt.NDArray[np.floating[Any]] | float, start: float, end: float) -> Field:
     """Rise smoothly from 0 at ``start`` to 1 at ``end`` (smoothstep); ``end`` below ``start`` falls instead."""
     t = np.clip((np.asarray(value, np.float32) - start) / (end - start), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

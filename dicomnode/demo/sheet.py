@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from dicomnode.demo.contact_sheet import SheetRow
 
@@ -23,7 +23,7 @@ def sheet_rows(series: Iterable[dict[str, Any]], sources: Sequence[Path], result
     headers = [dcmread(path, stop_before_pixels=True) for path in results]
     captures = [(path, header) for path, header in zip(results, headers, strict=True) if header.Modality == "OT"]
     places = {str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path for path in sources}
-    rows = []
+    rows: list[SheetRow] = []
     for item in series:
         study = item["StudyInstanceUID"]
         own = [path for path, header in captures if _source_of(header) in places and header.StudyInstanceUID == study]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.dicom.uids import derived_uid
 
@@ -26,21 +26,20 @@ class PhantomStudy:
     truth: dict[str, Mask]
     description: str
 
+    def write(self, folder: Path) -> list[Path]:
+        """Write the instances as DICOM files (PS3.10) into ``folder`` and return their paths in order."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number, dataset in enumerate(self.datasets, start=1):
+            path = folder / f"{dataset.Modality}{number:04d}.dcm"
+            dataset.save_as(path, enforce_file_format=True)
+            paths.append(path)
+        return paths
+
 
 def stored(values: npt.NDArray[np.float32], low: int, high: int) -> Stored:
     """Round to stored pixel values, clipped to ``low``..``high``."""
     return np.clip(np.rint(values), low, high).astype(np.uint16)
-
-
-def write_study(study: PhantomStudy, folder: Path) -> list[Path]:
-    """Write the instances as DICOM files (PS3.10) into ``folder`` and return their paths in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, dataset in enumerate(study.datasets, start=1):
-        path = folder / f"{dataset.Modality}{number:04d}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
-        paths.append(path)
-    return paths
 
 
 class StudyBuilder:
@@ -92,10 +91,10 @@ class StudyBuilder:
 
     def _new_dataset(self, sop_instance_uid: str) -> Dataset:
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = self._sop_class
-        meta.MediaStorageSOPInstanceUID = sop_instance_uid
+        meta.MediaStorageSOPClassUID = UID(self._sop_class)
+        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = _IMPLEMENTATION
+        meta.ImplementationClassUID = UID(_IMPLEMENTATION)
         dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
         dataset.SOPClassUID = self._sop_class
         dataset.SOPInstanceUID = sop_instance_uid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,18 +11,23 @@ from dicomnode.config import Config
 from dicomnode.detect.case import Case
 from dicomnode.detect.volume import NotAnalysable, load_volume
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
-from dicomnode.report.build import DerivedObject, ReportContext, build_results
+from dicomnode.report import DerivedObject, ReportContext, iter_results
 
 ANALYSED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A detector's answer and the objects that say it. ``objects`` is empty unless the Series was analysed."""
+    """A detector's answer and the objects that say it, made one by one as they are asked for.
+
+    ``objects`` is empty unless the Series was analysed. ``sources``: SOP Instance UIDs that the detector saw.
+    ``notes``: what was left out or chosen on the way to the Volume.
+    """
 
     result: DetectionResult
-    objects: tuple[DerivedObject, ...]
-    sources: tuple[str, ...]
+    objects: Iterable[DerivedObject] = ()
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def analyse(config: Config, case: Case, detector: LoadedDetector, started_at: float) -> Analysis:
@@ -33,14 +39,15 @@ def analyse(config: Config, case: Case, detector: LoadedDetector, started_at: fl
     try:
         loaded = load_volume(case.summary, case.sources)
     except NotAnalysable as reason:
-        return Analysis(DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason)), (), ())
+        return Analysis(DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason)))
     result = detector.detect(loaded.volume)
     sources = tuple(dict.fromkeys(plane.source.SOPInstanceUID for plane in loaded.volume.planes))
     if result.outcome not in ANALYSED:
-        return Analysis(result, (), sources)
+        return Analysis(result, (), sources, loaded.volume.notes)
     wanted = frozenset(kind for peer in case.assignment.send_to for kind in config.results.objects_for(peer))
     context = _context(config, case, detector, result, started_at)
-    return Analysis(result, build_results(loaded.volume, loaded.headers, result, context, wanted), sources)
+    objects = iter_results(loaded.volume, loaded.headers, result, context, wanted)
+    return Analysis(result, objects, sources, loaded.volume.notes)
 
 
 def _context(
@@ -60,4 +67,5 @@ def _context(
         supersedes=case.supersedes,
         incomplete=case.series.incomplete,
         accelerator=detector.accelerator,
+        taken_series_numbers=case.series_numbers,
     )

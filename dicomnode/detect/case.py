@@ -26,6 +26,7 @@ class Case:
     sources: tuple[SourceFile, ...]
     digests: dict[str, str]
     supersedes: tuple[InstanceReference, ...]
+    series_numbers: frozenset[int]
 
     @property
     def outdated(self) -> bool:
@@ -62,7 +63,15 @@ def read_case(session: Session, spool: Spool, assignment_id: int) -> Case:
     )
     digests = {row.SOPInstanceUID: row.sha256 for row in instances}
     older = _superseded(session, assignment, study.StudyInstanceUID)
-    return Case(assignment, series, study, summarise(reference, headers), sources, digests, older)
+    numbers = _series_numbers(session, study)
+    return Case(assignment, series, study, summarise(reference, headers), sources, digests, older, numbers)
+
+
+def _series_numbers(session: Session, study: StudyRow) -> frozenset[int]:
+    """Series Numbers that the Study's received Series have taken."""
+    query = select(InstanceRow.header["SeriesNumber"]).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+    values = session.scalars(query.where(SeriesRow.study_id == study.id).distinct())
+    return frozenset(value[0] for value in values if value and isinstance(value[0], int))
 
 
 def _superseded(session: Session, assignment: AssignmentRow, study: str) -> tuple[InstanceReference, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from dicomnode.detect.analyse import Analysis
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detectors.contract import LoadedDetector, Outcome
 from dicomnode.jobs import Job, bury, enqueue, finish
-from dicomnode.report.build import DerivedObject, to_bytes
+from dicomnode.report import DerivedObject, to_bytes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow
@@ -36,7 +36,7 @@ class StoredObject:
     path: str
 
 
-def store_objects(spool: Spool, objects: Sequence[DerivedObject]) -> tuple[StoredObject, ...]:
+def store_objects(spool: Spool, objects: Iterable[DerivedObject]) -> tuple[StoredObject, ...]:
     """Write ``objects`` into the spool, fsynced. Raises Transient when the disk fails."""
     return tuple(_store(spool, item) for item in objects)
 
@@ -145,6 +145,7 @@ def _provenance(
         "score_unit": calibration.unit if calibration else "",
         "calibration": calibration.method if calibration else "",
         "incomplete": case.series.incomplete,
+        "notes": list(analysis.notes),
         "sources": [{"SOPInstanceUID": uid, "sha256": case.digests[uid]} for uid in analysis.sources],
         "outputs": [
             {"SOPInstanceUID": item.SOPInstanceUID, "kind": item.kind, "sha256": item.sha256} for item in stored

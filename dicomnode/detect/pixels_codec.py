@@ -23,7 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.detect.volume_header import integer, number
+from dicomnode.detect.volume_header import integer, number, text
 from dicomnode.detect.volume_terms import MALFORMED, Limits, NotAnalysable
 
 Stored = npt.NDArray[np.integer[Any]]
@@ -82,7 +82,7 @@ def stored_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -
     words where the words exist (native and RLE); else both arrays are one.
     Raises NotAnalysable that names the transfer syntax when no decoder can read a frame.
     """
-    syntax = UID(str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "")))
+    syntax = UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
     if "PixelData" not in dataset:
         raise NotAnalysable("an image has no Pixel Data")
     try:

@@ -42,8 +42,11 @@ _CINE = frozenset(
     {uid.XRayAngiographicImageStorage, uid.XRayRadiofluoroscopicImageStorage, uid.NuclearMedicineImageStorage}
 )
 
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+
 LOCALISER = "localiser images"
 _COLOUR = "colour images (screenshots or colour maps)"
+_NO_IMAGE = "objects without a Photometric Interpretation"
 _RAW = "raw detector images (FOR PROCESSING: not comparable with images prepared for reading)"
 _MOSAIC = "mosaic images (many slices in one picture)"
 _CAPTURE = "secondary captures without slice geometry"
@@ -56,9 +59,9 @@ def unsuitable(source: SourceFile, header: Dataset) -> str | None:
         return _RAW
     if sop_class not in PROJECTION | SLICE | ENHANCED:
         return _other_object(sop_class)
-    if not text(header, "PhotometricInterpretation").startswith("MONOCHROME"):
-        return _COLOUR
-    if text(header, "SamplesPerPixel") not in ("", "1"):
+    if not text(header, "PhotometricInterpretation"):
+        return _NO_IMAGE
+    if text(header, "PhotometricInterpretation") not in _GREY or text(header, "SamplesPerPixel") not in ("", "1"):
         return _COLOUR
     if sop_class in _SECONDARY_CAPTURE and text(header, "Modality") not in _PROJECTION_MODALITIES:
         return _CAPTURE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -22,6 +23,7 @@ from dicomnode.store.tables import AssignmentRow
 
 KINDS = ("detect",)
 LEASE_S = 120.0
+LIMIT_S = 1800.0
 MAX_ATTEMPTS = 3
 IDLE_S = 0.1
 _log = logging.getLogger(__name__)
@@ -114,7 +116,11 @@ class DetectWorker:
 
 
 class _Heartbeat:
-    """Extends the lease while the analysis runs."""
+    """Extends the lease while the analysis runs; ends the process when it runs beyond all reason.
+
+    A decoder or a plugin that never returns cannot be stopped from inside; the node starts a fresh worker and
+    counts a crash against the job.
+    """
 
     def __init__(self, store: Store, job: Job, clock: Callable[[], float]) -> None:
         self._store, self._job, self._clock = store, job, clock
@@ -129,7 +135,11 @@ class _Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        until = time.monotonic() + LIMIT_S
         while not self._done.wait(LEASE_S / 4):
+            if time.monotonic() > until:
+                _log.error("analysis takes too long, worker ends", extra={"job": self._job.id})
+                os._exit(1)
             try:
                 with self._store.write() as session:
                     extend(session, self._job, self._clock(), LEASE_S)

@@ -19,7 +19,7 @@ class HeadCT:
 
     name: str = "ct-head"
     version: str = "1.0.0"
-    default_model: str = "ct-head-aeu"
+    default_model: str = "ct-head-healthy"
     description: str = "deviation from healthy unenhanced head CT inside the skull (AE-U and DAE, healthy-only)"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
@@ -40,7 +40,7 @@ class HeadCT:
     def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
         from dicomnode.detectors.residual import load_residual_detector
 
-        return load_residual_detector(self, model_folder, accelerator)
+        return load_residual_detector(self.name, model_folder, accelerator)
 
 
 DETECTOR: Detector = HeadCT()

@@ -18,7 +18,7 @@ class ChestRadiograph:
 
     name: str = "cxr"
     version: str = "1.0.0"
-    default_model: str = "cxr-aeu"
+    default_model: str = "cxr-healthy"
     description: str = "deviation from healthy frontal chest radiographs of adults (AE-U, healthy-only)"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
@@ -36,7 +36,7 @@ class ChestRadiograph:
     def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
         from dicomnode.detectors.residual import load_residual_detector
 
-        return load_residual_detector(self, model_folder, accelerator)
+        return load_residual_detector(self.name, model_folder, accelerator)
 
 
 DETECTOR: Detector = ChestRadiograph()

@@ -55,9 +55,9 @@ class FoldEnsemble:
 
 
 def pack_weights(folds: Sequence[Networks]) -> bytes:
-    """All folds as one safetensors file: keys ``<fold>.<kind>.<parameter>``, float32."""
+    """All folds as one safetensors file: keys ``<fold>.<kind>.<parameter>``; kernels as float16 to halve the file."""
     tensors = {
-        f"{index}.{kind}.{key}": value.contiguous()
+        f"{index}.{kind}.{key}": (value.half() if value.dim() > 1 else value).contiguous()
         for index, fold in enumerate(folds)
         for kind, network in fold.items()
         for key, value in network.state_dict().items()
@@ -84,12 +84,16 @@ def unpack_weights(content: bytes, architecture: Mapping[str, object]) -> list[N
 def _filled(entry: Mapping[str, object], prefix: str, tensors: Mapping[str, Tensor]) -> Network:
     network = build_network(entry)
     prefix = f"{prefix}{entry['kind']}."
-    own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    own = {key[len(prefix) :]: _full(value) for key, value in tensors.items() if key.startswith(prefix)}
     try:
         network.load_state_dict(own, strict=True)
     except RuntimeError as error:
         raise ConfigError(f"the weights do not fit the {entry['kind']} network of the card") from error
     return network
+
+
+def _full(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _residual(network: Network, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class BrainFlair:
 
     name: str = "mr-brain-flair"
     version: str = "1.0.0"
-    default_model: str = "mr-brain-flair-aeu"
+    default_model: str = "mr-brain-flair-healthy"
     description: str = "deviation from lesion-free FLAIR slices of the brain (AE-U and DAE, healthy-only)"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
@@ -39,7 +39,7 @@ class BrainFlair:
     def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
         from dicomnode.detectors.residual import load_residual_detector
 
-        return load_residual_detector(self, model_folder, accelerator)
+        return load_residual_detector(self.name, model_folder, accelerator)
 
 
 def _called_flair(summary: SeriesSummary) -> bool:

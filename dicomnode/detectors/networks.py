@@ -100,10 +100,10 @@ class DenoisingUNet(nn.Module):
         return squared.sum() / foreground.sum().clamp(min=1.0)
 
     def residual(self, images: Tensor) -> Tensor:
-        """|x - x̂|, or max(x - x̂, 0) with ``bright_only``, smoothed, shape of ``images``."""
+        """|x - x̂| smoothed; with ``bright_only`` max(x - x̂ smoothed, 0), so noise cancels. Shape of ``images``."""
         difference: Tensor = images - self(images)
-        deviation = difference.clamp(min=0.0) if self.bright_only else difference.abs()
-        return F.avg_pool2d(deviation, self.smooth, stride=1, padding=self.smooth // 2, count_include_pad=False)
+        signed = difference if self.bright_only else difference.abs()
+        return F.avg_pool2d(signed, self.smooth, stride=1, padding=self.smooth // 2).clamp(min=0.0)
 
     def _coarse_noise(self, images: Tensor, noise: torch.Generator) -> Tensor:
         n, _, size, _ = images.shape

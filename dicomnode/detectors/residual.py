@@ -12,7 +12,6 @@ from dicomnode.detectors.calibration import ResidualCalibration, read_calibratio
 from dicomnode.detectors.contract import (
     Array,
     DetectionResult,
-    Detector,
     Finding,
     ModelIdentity,
     Outcome,
@@ -146,16 +145,16 @@ class ResidualDetector:
         }
 
 
-def load_residual_detector(detector: Detector, model_folder: Path, accelerator: str) -> ResidualDetector:
-    """Load and verify a model folder for ``detector`` on ``accelerator`` ("cpu", "cuda:0").
+def load_residual_detector(name: str, model_folder: Path, accelerator: str) -> ResidualDetector:
+    """Load and verify a model folder for the detector ``name`` on ``accelerator`` ("cpu", "cuda:0").
 
     Raises ConfigError for a wrong hash, a missing file, a card of another detector, or an accelerator that is absent.
     """
     model = open_model(model_folder)
-    if model.card.detector != detector.name:
-        raise ConfigError(f"model {model.name} is for the detector {model.card.detector}, not for {detector.name}")
+    if model.card.detector != name:
+        raise ConfigError(f"model {model.name} is for the detector {model.card.detector}, not for {name}")
     try:
-        return ResidualDetector(detector.name, model, accelerator)
+        return ResidualDetector(name, model, accelerator)
     except KeyError as error:
         raise ConfigError(f"model {model.name}: the card's preprocessing entry lacks or misnames {error}") from error
     except (RuntimeError, AssertionError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.errors import LeaseLost
@@ -35,11 +35,16 @@ def waiting(session: Session, kinds: Collection[str], now: float) -> bool:
     return session.scalar(query) is not None
 
 
-def claim(session: Session, kinds: Collection[str], owner: str, now: float, lease_s: float) -> Job | None:
-    """Take the most urgent ready job of ``kinds`` for ``lease_s`` seconds, or None. Needs a write transaction."""
+def claim(
+    session: Session, kinds: Collection[str], owner: str, now: float, lease_s: float, *only: ColumnElement[bool]
+) -> Job | None:
+    """Take the most urgent ready job of ``kinds`` for ``lease_s`` seconds, or None. Needs a write transaction.
+
+    ``only``: further conditions on the JobRow.
+    """
     first = (
         select(JobRow.id)
-        .where(JobRow.state == "ready", JobRow.kind.in_(kinds), JobRow.not_before <= now)
+        .where(JobRow.state == "ready", JobRow.kind.in_(kinds), JobRow.not_before <= now, *only)
         .order_by(JobRow.priority.desc(), JobRow.id)
         .limit(1)
         .scalar_subquery()

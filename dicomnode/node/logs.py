@@ -8,7 +8,8 @@ import sys
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUIET = ("pynetdicom", "apscheduler", "alembic", "uvicorn", "pydicom", "PIL")
+_QUIET = ("apscheduler", "alembic", "uvicorn", "PIL")
+_SILENT = ("pydicom", "pynetdicom", "openjpeg")
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,7 +35,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(role: str, level: int = logging.INFO) -> None:
-    """Send the logs of this process to stderr; libraries speak from WARNING on."""
+    """Send the logs of this process to stderr; libraries that quote element values never speak."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role))
     root = logging.getLogger()
@@ -42,3 +43,5 @@ def log_to_stderr(role: str, level: int = logging.INFO) -> None:
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -6,8 +6,7 @@ from sqlalchemy import select
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
-from dicomnode.deliver.requeue import requeue_delivery
-from dicomnode.errors import Permanent
+from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.jobs import requeue
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import AssignmentRow, JobRow
@@ -15,14 +14,13 @@ from dicomnode.store.tables import AssignmentRow, JobRow
 
 def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
     """Make dead job ``job_id`` ready again, with its subject. Raises Permanent when there is no such dead job."""
+    kind = store.scalar(select(JobRow.kind).where(JobRow.id == job_id, JobRow.state == "dead"))
+    if kind == "deliver":
+        requeue_dead(store, job_id, lambda: now)
+        return
     with store.write() as session:
-        kind = session.scalar(select(JobRow.kind).where(JobRow.id == job_id, JobRow.state == "dead"))
-        if kind is None:
-            raise Permanent(f"there is no dead job {job_id}")
         job = requeue(session, job_id, now)
-        if kind == "deliver":
-            requeue_delivery(session, job)
         if kind == "detect":
             row = session.get_one(AssignmentRow, int(job.payload["assignment_id"]))
             row.outcome, row.finished_at, row.reason = None, None, "requeued by hand"
-        append(session, Event.REQUEUED, {"job": job_id, "kind": kind})
+        append(session, Event.REQUEUED, {"job": job_id, "kind": job.kind})

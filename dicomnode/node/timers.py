@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from dicomnode.assemble import sweep
+from dicomnode.assemble import EvidenceMemory, sweep
 from dicomnode.audit import write_checkpoint
 from dicomnode.errors import DicomNodeError
 from dicomnode.jobs import expire
@@ -29,7 +29,8 @@ def start_timers(blueprint: Blueprint, store: Store, spool: Spool, *, working: b
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"max_instances": 1, "coalesce": True})
     _every(scheduler, HEARTBEAT_S, lambda: beat(store, time.time()))
     if working:
-        _every(scheduler, SWEEP_S, lambda: sweep(store, blueprint.config, time.time()))
+        memory = EvidenceMemory()
+        _every(scheduler, SWEEP_S, lambda: sweep(store, blueprint.config, time.time(), memory))
         _every(scheduler, EXPIRE_S, lambda: _expire(store, spool))
         _every(scheduler, CHECKPOINT_S, lambda: checkpoint(blueprint, store))
     scheduler.start()

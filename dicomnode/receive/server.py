@@ -67,7 +67,7 @@ class StorageServer:
             ],
             server_class=AssociationListener,
         )
-        listener = self._listener = cast(AssociationListener, made)
+        listener = self._listener = cast("AssociationListener", made)
         threading.Thread(target=listener.serve_forever, args=(0.1,), name="listener", daemon=True).start()
         threading.Thread(target=self._reap, name="associations", daemon=True).start()
         return int(listener.server_address[1])
@@ -100,7 +100,7 @@ class StorageServer:
 
     def _on_requested(self, event: Event) -> None:
         association, requested = event.assoc, _requested(event)
-        address = plain_address(cast(AddressInformation, association.requestor.address_info).address)
+        address = plain_address(cast("AddressInformation", association.requestor.address_info).address)
         request = Request(requested.calling_ae_title.strip(), requested.called_ae_title.strip(), address)
         rejection = self._register.admit(association, request)
         if isinstance(rejection, Rejection):
@@ -131,11 +131,11 @@ class StorageServer:
 
 
 def _requested(event: Event) -> A_ASSOCIATE:
-    return cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+    return cast("A_ASSOCIATE", event.assoc.requestor.primitive)
 
 
 def _request(event: Event) -> StoreRequest:
-    request, context = cast(C_STORE, event.request), event.context
+    request, context = cast("C_STORE", event.request), event.context
     data = request.DataSet.getbuffer() if request.DataSet is not None else b""
     return StoreRequest(
         str(request.AffectedSOPClassUID),

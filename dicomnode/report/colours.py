@@ -31,10 +31,18 @@ NOTICE = (255, 150, 90)
 RULE = (70, 70, 74)
 
 
-def heat_colours() -> Bytes:
-    """The colour table, shape (256, 3): row v stands for heat v/255."""
-    stops = np.linspace(0.0, 255.0, len(_INFERNO))
-    values = np.arange(256.0)
-    channels = [np.interp(values, stops, [stop[c] for stop in _INFERNO]) for c in range(3)]
-    table: Bytes = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
-    return table
+_FIRST = 0.35
+_TABLE_SIZE = 256
+
+
+def heat_colours(heat: npt.NDArray[np.floating], lowest: float) -> Bytes:
+    """The colours of ``heat``, shape (n,) in ``lowest``..1, as RGB of shape (n, 3).
+
+    The lighter two thirds of the table are stretched over what is shown: its dark end would vanish on grey.
+    """
+    stops = np.linspace(0.0, 1.0, len(_INFERNO))
+    places = np.linspace(_FIRST, 1.0, _TABLE_SIZE)
+    table = np.stack([np.interp(places, stops, [stop[c] for stop in _INFERNO]) for c in range(3)], axis=1)
+    reach = np.clip((heat - lowest) / max(1.0 - lowest, 1e-6), 0.0, 1.0)
+    colours: Bytes = np.rint(table[np.rint(reach * (_TABLE_SIZE - 1)).astype(np.intp)]).astype(np.uint8)
+    return colours

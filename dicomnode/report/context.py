@@ -41,7 +41,7 @@ class ReportContext:
     supersedes: tuple[InstanceReference, ...] = ()
     incomplete: bool = False
     accelerator: str = ""
-    display_threshold: float = 0.5
+    display_threshold: float = 0.7
     taken_series_numbers: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:

@@ -59,11 +59,11 @@ def _study_item(study_uid: str, series: dict[str, list[Dataset]]) -> Dataset:
 def requests(header: Dataset, study_uid: str) -> list[Dataset]:
     """Referenced Request Sequence (0040,A370) from the source's Request Attributes Sequence; [] when it has none.
 
-    What an item does not say, the source's own attributes may: accession number, procedure code, description.
+    What the only item does not say, the source's own attributes may: accession number, procedure code, description.
     """
     outer = copied(header, (*_REQUEST, "ProcedureCodeSequence", "RequestAttributesSequence"))
     items: Sequence[Dataset] = outer.get("RequestAttributesSequence") or ()
-    return [_request(item, outer, study_uid) for item in items]
+    return [_request(item, outer if len(items) == 1 else Dataset(), study_uid) for item in items]
 
 
 def _request(item: Dataset, outer: Dataset, study_uid: str) -> Dataset:

@@ -22,8 +22,7 @@ from pydicom.sr.coding import Code
 from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
-from dicomnode.report.anatomy import finding_site
-from dicomnode.report.geometry import number, pixel_distance
+from dicomnode.report.geometry import decimal, number, pixel_distance
 
 _CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
 _PIXELS = Code("{pixels}", "UCUM", "Pixels")
@@ -61,7 +60,9 @@ class _Descriptor:
             return CodeContentItem(self.name, self.value, _CONTEXT)
         if isinstance(self.value, str):
             return UIDRefContentItem(self.name, self.value, _CONTEXT)
-        return NumContentItem(self.name, self.value, self.unit, relationship_type=_CONTEXT)
+        number = NumContentItem(self.name, self.value, self.unit, relationship_type=_CONTEXT)
+        number.MeasuredValueSequence[0].NumericValue = decimal(self.value)
+        return number
 
 
 def image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
@@ -93,13 +94,13 @@ def _entry(source: InstanceReference, descriptors: list[ContentItem]) -> ImageCo
 
 
 def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:
-    """TID 1602 for all images, TID 1604 for single-frame cross-sections; nothing that the source does not state."""
+    """TID 1602 for all images, TID 1604 for single-frame cross-sections; nothing that the source does not state.
+
+    No Target Region: validators accept few codes there; the groups have a Finding Site instead.
+    """
     modality = _MODALITIES.get(str(header.get("Modality") or ""))
     if modality:
         yield _Descriptor(standard.DCM.Modality, modality)
-    site = finding_site(header)
-    if site:
-        yield _Descriptor(standard.DCM.TargetRegion, site)
     frame_of_reference = str(header.get("FrameOfReferenceUID") or "")
     if frame_of_reference:
         yield _Descriptor(standard.DCM.FrameOfReferenceUID, frame_of_reference)

@@ -12,6 +12,7 @@ from dicomnode.report.scores import score_texts
 from dicomnode.report.window import Window
 
 SUPERSEDES = "Replaces an earlier result: images arrived late"
+REGION_HEAT = "region heat"
 INCOMPLETE = "INCOMPLETE SERIES: not all images were received"
 
 
@@ -32,19 +33,27 @@ def legend_for(
     return Legend(
         headline="FINDINGS" if alarming else "NO FINDINGS",
         alarming=alarming,
+        subline=f"at threshold {threshold_text}",
         scores=(
             ("Series score", series_score),
-            ("Threshold", threshold_text),
             ("Image score", slice_score),
             ("Regions here", str(regions)),
         ),
-        facts=(*_where(index, volume, header), ("Window", f"{window.text} ({window.origin})"), *_who(context)),
-        threshold=threshold,
-        threshold_text=threshold_text,
+        facts=(*_where(index, volume, header), ("Window", window.text), ("", window.origin), *_who(context)),
         display_threshold=context.display_threshold,
         banner=context.banner,
+        region_heat=region_heat(result),
         notices=notices(context),
     )
+
+
+def region_heat(result: DetectionResult) -> float | None:
+    """Heat from which pixels belong to a region, where the detector states it as parameter "region heat"."""
+    try:
+        value = float(result.parameters.get(REGION_HEAT, ""))
+    except ValueError:
+        return None
+    return value if 0.0 <= value <= 1.0 else None
 
 
 def notices(context: ReportContext) -> tuple[str, ...]:
@@ -65,7 +74,8 @@ def _where(index: int, volume: Volume, header: Dataset) -> tuple[tuple[str, str]
 def _who(context: ReportContext) -> tuple[tuple[str, str], ...]:
     return (
         ("Detector", f"{context.detector} {context.detector_version}"),
-        ("Model", f"{context.model.name} {context.model.version}"),
+        ("Model", context.model.name),
+        ("Version", context.model.version),
         ("Weights", f"sha256 {context.model.sha256[:8]}"),
     )
 

@@ -20,7 +20,7 @@ from dicomnode.report.window import Window, grey
 
 Bytes = npt.NDArray[np.uint8]
 LEAST_SIZE = 512
-_ALPHA = (0.35, 0.6)
+_ALPHA = (0.25, 0.5)
 _FINE = 4
 
 
@@ -64,7 +64,7 @@ def _with_heat(base: Bytes, heat: Array, threshold: float, scale: int) -> Bytes:
     shown = hot >= max(threshold, 1e-6)
     if shown.any():
         values = hot[shown]
-        colour = colours.heat_colours()[np.rint(values * 255.0).astype(np.intp)]
+        colour = colours.heat_colours(values, threshold)
         reach = (values - threshold) / max(1.0 - threshold, 1e-6)
         alpha = (_ALPHA[0] + (_ALPHA[1] - _ALPHA[0]) * reach)[:, None]
         image[shown] = np.rint(image[shown] * (1.0 - alpha) + colour * alpha).astype(np.uint8)

@@ -16,22 +16,27 @@ from dicomnode.report import colours
 
 Colour = tuple[int, int, int]
 _LINE = 1.36
-_SCALE_LINES = 9.0
+_SCALE_LINES = 8.2
 _GAP_LINES = 0.55
+_HEAD_LINES = 3.3
 
 
 @dataclass(frozen=True, slots=True)
 class Legend:
-    """The words and numbers of one picture. ``facts``: (label, value) lines. No patient data."""
+    """The words and numbers of one picture. No patient data.
+
+    ``scores`` and ``facts``: (label, value) lines. ``display_threshold``: heat from which colours are drawn;
+    ``region_heat``: heat from which a pixel belongs to an outlined region, marked on the scale when it is known.
+    """
 
     headline: str
+    subline: str
     alarming: bool
     scores: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
-    threshold: float
-    threshold_text: str
     display_threshold: float
     banner: str
+    region_heat: float | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -56,12 +61,16 @@ class Sheet:
 
 
 def layout(rows: int, columns: int, legend: Legend) -> Sheet:
-    """The sheet for an image of ``rows`` x ``columns``: type grows with the image, from 13 pixels on."""
-    font = max(13, round(min(rows, columns * 1.25) / 38))
-    lines = 2.2 + len(legend.scores) + _SCALE_LINES + len(legend.facts) + 4 * _GAP_LINES
-    body = max(rows, round((lines + 2.0) * font * _LINE))
+    """The sheet for an image of ``rows`` x ``columns``: type grows with the image, from 14 pixels on."""
+    font = max(14, round(min(rows, columns * 1.25) / 38))
+    body = max(rows, round((_lines(legend) + 2.0) * font * _LINE))
     footer = round(font * (2.5 + _LINE * len(legend.notices)))
     return Sheet(rows, columns, round(font * 15.5), body, footer, font)
+
+
+def _lines(legend: Legend) -> float:
+    """Height of the panel's content in lines."""
+    return _HEAD_LINES + len(legend.scores) + _SCALE_LINES + len(legend.facts) + 3 * _GAP_LINES
 
 
 @cache
@@ -98,12 +107,12 @@ def draw_panel(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     pen.rectangle((sheet.columns, 0, sheet.width - 1, sheet.body - 1), fill=colours.PANEL)
     left, width = sheet.columns + sheet.font, sheet.panel - 2 * sheet.font
     step = sheet.font * _LINE
-    lines = 2.2 + len(legend.scores) + _SCALE_LINES + len(legend.facts) + 4 * _GAP_LINES
-    top = (sheet.body - lines * step) / 2
+    top = (sheet.body - _lines(legend) * step) / 2
     colour = colours.FINDINGS if legend.alarming else colours.TEXT
     text, font = _fitted(legend.headline, round(sheet.font * 1.6), width)
     pen.text((left, top), text, fill=colour, font=font)
-    top = _rows(pen, legend.scores, (left, top + 2.2 * step), width, sheet.font)
+    pen.text((left, top + 1.75 * step), drawable(legend.subline), fill=colour, font=_font(sheet.font))
+    top = _rows(pen, legend.scores, (left, top + _HEAD_LINES * step), width, sheet.font)
     top = _draw_scale(pen, legend, (left, top + _GAP_LINES * step), sheet.font) + _GAP_LINES * step
     pen.line((left, top, left + width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
     _rows(pen, legend.facts, (left, top + _GAP_LINES * step), width, sheet.font)
@@ -116,24 +125,22 @@ def _rows(
     left, top = at
     labels = max((_font(size).getlength(drawable(label)) for label, _ in rows), default=0.0) + size * 0.7
     for label, value in rows:
-        pen.text((left, top), drawable(label), fill=colours.DIM_TEXT, font=_font(size))
+        pen.text((left, top + size), drawable(label), fill=colours.DIM_TEXT, font=_font(size), anchor="ls")
         text, font = _fitted(value, size, width - labels)
-        pen.text((left + labels, top), text, fill=colours.TEXT, font=font)
+        pen.text((left + labels, top + size), text, fill=colours.TEXT, font=font, anchor="ls")
         top += size * _LINE
     return top
 
 
 def _draw_scale(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[float, float], size: int) -> float:
-    """Draw the colour scale 0..1: colours where heat is shown, hollow below, a mark at the threshold."""
+    """Draw the colour scale 0..1: colours where heat is shown, hollow below, a mark where outlines begin."""
     left, top = at
     step = size * _LINE
     pen.text((left, top), "Anomaly heat", fill=colours.DIM_TEXT, font=_font(size))
     x, y, width, height = round(left), round(top + 1.6 * step), round(size * 1.5), round((_SCALE_LINES - 2.6) * step)
-    table = colours.heat_colours()
-    for row in range(height):
-        value = 1.0 - row / (height - 1)
-        if value >= legend.display_threshold:
-            red, green, blue = (int(c) for c in table[round(value * 255)])
+    values = 1.0 - np.arange(height) / (height - 1)
+    for row, (red, green, blue) in enumerate(colours.heat_colours(values, legend.display_threshold).tolist()):
+        if values[row] >= legend.display_threshold:
             pen.line((x, y + row, x + width, y + row), fill=(red, green, blue))
     pen.rectangle((x, y, x + width, y + height - 1), outline=colours.DIM_TEXT)
     _draw_ticks(pen, legend, (x + width, y, height), size)
@@ -143,18 +150,20 @@ def _draw_scale(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[float, float
 def _draw_ticks(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[int, int, int], size: int) -> None:
     x, top, height = at
     small = _font(max(11, round(size * 0.9)))
-    mark = top + (1.0 - min(max(legend.threshold, 0.0), 1.0)) * (height - 1)
     for value in np.linspace(0.0, 1.0, 5):
         y = top + (1.0 - value) * (height - 1)
         pen.line((x, y, x + size * 0.35, y), fill=colours.DIM_TEXT)
         pen.text((x + size * 0.55, y), f"{value:.2f}", fill=colours.DIM_TEXT, font=small, anchor="lm")
     tip = x + size * 2.7
-    pen.polygon(
-        ((tip, mark), (tip + size * 0.6, mark - size * 0.35), (tip + size * 0.6, mark + size * 0.35)), colours.CONTOUR
-    )
-    pen.text((tip + size * 0.9, mark), f"threshold {legend.threshold_text}", fill=colours.TEXT, font=small, anchor="lm")
+    if legend.region_heat is not None:
+        y = top + (1.0 - legend.region_heat) * (height - 1)
+        pen.polygon(
+            ((tip, y), (tip + size * 0.6, y - size * 0.35), (tip + size * 0.6, y + size * 0.35)), colours.CONTOUR
+        )
+        text = f"outlined from {legend.region_heat:.2f}"
+        pen.text((tip + size * 0.9, y), text, fill=colours.TEXT, font=small, anchor="lm")
     hidden = top + (1.0 - legend.display_threshold / 2) * (height - 1)
-    pen.text((tip, hidden), "not shown", fill=colours.DIM_TEXT, font=small, anchor="lm")
+    pen.text((tip, hidden), f"hidden below {legend.display_threshold:.2f}", colours.DIM_TEXT, small, anchor="lm")
 
 
 def draw_footer(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:

@@ -103,7 +103,6 @@ def _algorithm(result: DetectionResult, context: ReportContext) -> AlgorithmIden
         name=context.detector,
         version=context.detector_version,
         parameters=[f"{name}={value}" for name, value in facts.items() if value],
-        manufacturer=MANUFACTURER,
     )
 
 
@@ -193,13 +192,12 @@ def _region_group(
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410, shaped so that OHIF can take the region over as a measurement.
 
-    For that the first NUM has the region's coordinates as its own source, and a comment is the label.
+    For that the first NUM has the region's coordinates as its own source, and a comment is the label. The score of
+    a finding is the maximum of its heat map, on another scale than the score of the Series.
     """
     region, algorithm = strongest(finding), _algorithm(result, context)
     plane = volume.planes[region.plane]
-    score_text, _ = score_texts(finding.score, _calibration(result).threshold, 4)
-    label_text, _ = score_texts(finding.score, _calibration(result).threshold)
-    score = _number(codes.ANOMALY_SCORE, finding.score, codes.SCORE_UNIT, algorithm, score_text)
+    heat = _number(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.4f}")
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             ResultUIDs.of(plane.source.series, context).tracking(finding.tracking_id), finding.tracking_id
@@ -208,12 +206,12 @@ def _region_group(
         finding_type=codes.ABNORMAL,
         algorithm_id=algorithm,
         finding_sites=site,
-        measurements=[score],
+        measurements=[heat],
     )
     content = group[0].ContentSequence
     number = next(item for item in content if item.ValueType == "NUM")
     number.ContentSequence.append(_coordinates(region, plane))
-    content.append(_text(codes.COMMENT, f"AI anomaly {label_text} (RESEARCH)"))
+    content.append(_text(codes.COMMENT, f"AI anomaly {finding.score:.2f} (RESEARCH)"))
     content.append(_text(codes.EXTENT, extent_text(finding, volume)))
     return group
 

@@ -25,7 +25,7 @@ class Window:
     @property
     def text(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        return f"C {self.centre:g}  W {self.width:g}{unit}"
+        return f"C {self.centre:g} W {self.width:g}{unit}"
 
 
 def windows(volume: Volume, body_part: str) -> tuple[Window, ...]:
@@ -36,10 +36,10 @@ def windows(volume: Volume, body_part: str) -> tuple[Window, ...]:
     """
     unit = "HU" if volume.summary.Modality == "CT" else ""
     if all(_usable(plane) for plane in volume.planes):
-        return tuple(Window(*plane.window, unit, "source") for plane in volume.planes if plane.window)
+        return tuple(Window(*plane.window, unit, "from source") for plane in volume.planes if plane.window)
     if unit:
         head = body_part in _HEAD
-        fixed = Window(40.0, 80.0, unit, "brain") if head else Window(40.0, 400.0, unit, "soft tissue")
+        fixed = Window(40.0, 80.0, unit, "brain preset") if head else Window(40.0, 400.0, unit, "soft tissue preset")
     else:
         fixed = _percentiles(volume)
     return (fixed,) * len(volume.planes)
@@ -57,7 +57,7 @@ def _percentiles(volume: Volume) -> Window:
     values = np.concatenate([_finite(plane.pixels) for plane in volume.planes])
     low, high = (float(value) for value in np.percentile(values[:: max(1, values.size // _SAMPLE)], (0.5, 99.5)))
     width = max(high - low, 1.0)
-    return Window(round((low + high) / 2, 1), round(width, 1), "", "0.5-99.5 %")
+    return Window(round((low + high) / 2, 1), round(width, 1), "", "0.5 to 99.5 %")
 
 
 def _finite(pixels: Array) -> Array:

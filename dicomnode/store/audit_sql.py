@@ -1,6 +1,6 @@
-"""The SQL of the audit table that SQLAlchemy has no words for: its triggers and the indexes on its JSON body.
+"""The triggers that keep the audit table append-only.
 
-The triggers keep the table append-only. The third one is essential: INSERT OR REPLACE deletes without firing a delete
+The third one is essential: INSERT OR REPLACE deletes without firing a delete
 trigger, by the same seq or by the same hash. A migration that rebuilds the table must create them again; start-up
 compares them.
 """
@@ -23,9 +23,4 @@ TRIGGERS = {
         "OR EXISTS (SELECT 1 FROM audit WHERE hash = NEW.hash) "
         "BEGIN SELECT RAISE(ABORT, 'audit rows continue the chain'); END"
     ),
-}
-
-INDEXES = {
-    f"ix_audit_{keyword}": f"CREATE INDEX ix_audit_{keyword} ON audit (json_extract(body, '$.{keyword}'))"
-    for keyword in ("StudyInstanceUID", "PatientID")
 }

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import DDL, JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dicomnode.store.audit_sql import INDEXES, TRIGGERS
+from dicomnode.store.audit_sql import TRIGGERS
 
 
 class Row(DeclarativeBase):
@@ -217,5 +217,5 @@ class AuditRow(Row):
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
 
 
-for _sql in (*TRIGGERS.values(), *INDEXES.values()):
+for _sql in TRIGGERS.values():
     event.listen(AuditRow.__table__, "after_create", DDL(_sql.replace("%", "%%")))  # type: ignore[no-untyped-call]

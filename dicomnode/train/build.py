@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from dicomnode.detectors.contract import Array
-from dicomnode.detectors.ensemble import FoldEnsemble, Networks, pack_weights
+from dicomnode.detectors.ensemble import FoldEnsemble, Networks, pack_weights, unpack_weights
 from dicomnode.detectors.networks import Network, build_network
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.errors import ConfigError
@@ -60,9 +60,15 @@ def train_model(
     """
     healthy = load_healthy(recipe, data, split)
     folds = [_fit_fold(recipe, healthy, fold, accelerator, checkpoints, progress) for fold in range(recipe.folds)]
-    held = _held_back(folds, healthy, accelerator)
-    calibration = calibrate(held, recipe.rule).model_dump_json(indent=1).encode()
-    return write_model(recipe, out, pack_weights(folds), calibration)
+    weights = pack_weights(folds)
+    stored = unpack_weights(weights, architecture(recipe))
+    calibration = calibrate(_held_back(stored, healthy, accelerator), recipe.rule)
+    return write_model(recipe, out, weights, calibration.model_dump_json(indent=1).encode())
+
+
+def architecture(recipe: Recipe) -> dict[str, Any]:
+    """The architecture entry of the card."""
+    return {"folds": recipe.folds, "networks": [dict(entry.architecture) for entry in recipe.networks]}
 
 
 def load_healthy(recipe: Recipe, data: Path, split: str) -> Healthy:
@@ -143,7 +149,6 @@ def _options(recipe: Recipe, entry: NetworkRecipe, fold: int, accelerator: str) 
 
 def _card(recipe: Recipe, weights: bytes, calibration: bytes) -> ModelCard:
     about: dict[str, Any] = json.loads(json.dumps(dict(recipe.about)))
-    networks = [dict(entry.architecture) for entry in recipe.networks]
     return ModelCard(
         name=recipe.model,
         version=recipe.version,
@@ -151,7 +156,7 @@ def _card(recipe: Recipe, weights: bytes, calibration: bytes) -> ModelCard:
         sha256=hashlib.sha256(weights).hexdigest(),
         calibration_sha256=hashlib.sha256(calibration).hexdigest(),
         preprocessing={"preparation": recipe.preparation, "size": recipe.size, "axial": recipe.axial},
-        architecture={"folds": recipe.folds, "networks": networks},
+        architecture=architecture(recipe),
         training={
             "passes": {str(entry.architecture["kind"]): entry.passes for entry in recipe.networks},
             "mirror": recipe.mirror,

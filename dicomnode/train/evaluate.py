@@ -46,7 +46,7 @@ def evaluate_model(
     folder: Path, recipe: Recipe, data: Path, *, splits: Sequence[str] = ("val",), accelerator: str = "cpu"
 ) -> dict[str, Any]:
     """Figures per split: see ``judge_split``. Raises ConfigError for an unusable model or data folder."""
-    detector = load_residual_detector(recipe, folder, accelerator)
+    detector = load_residual_detector(recipe.detector, folder, accelerator)
     return {split: judge_split(detector, recipe, read_pictures(data, {split})) for split in splits}
 
 

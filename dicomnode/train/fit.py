@@ -90,9 +90,7 @@ def _between(n: int, noise: torch.Generator) -> Tensor:
     return 2.0 * torch.rand(n, generator=noise) - 1.0
 
 
-def _step(
-    network: Network, batch: Tensor, optimiser: torch.optim.Optimizer, noise: torch.Generator
-) -> None:
+def _step(network: Network, batch: Tensor, optimiser: torch.optim.Optimizer, noise: torch.Generator) -> None:
     optimiser.zero_grad(set_to_none=True)
     kind = batch.device.type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind != "cpu"):

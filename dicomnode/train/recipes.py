@@ -42,11 +42,12 @@ class Recipe:
 
 
 _AE_U = {"kind": "ae-u", "size": 64, "width": 16, "latent": 16}
-_DAE = {"kind": "dae", "size": 128, "width": 16, "bright_only": True, "smooth": 7}
+_DAE_CT = {"kind": "dae", "size": 128, "width": 16, "bright_only": True, "smooth": 13}
+_DAE_MR = {"kind": "dae", "size": 128, "width": 16, "bright_only": True, "smooth": 9}
 
 _CXR = Recipe(
     detector="cxr",
-    model="cxr-aeu",
+    model="cxr-healthy",
     version="1.0.0",
     preparation="radiograph",
     size=128,
@@ -63,12 +64,12 @@ _CXR = Recipe(
     mirror=False,
     rotate=5.0,
     about={
-        "description": "AE-U (auto-encoder with learned uncertainty) trained on healthy frontal chest radiographs only.",
+        "description": "AE-U (auto-encoder with learned uncertainty), trained on healthy frontal chest radiographs.",
         "licence": "NIH ChestX-ray14: no restrictions on use, with citation; RSNA 2018 labels: attribution to RSNA",
         "non_commercial": False,
         "attribution": [
-            "Wang et al., ChestX-ray8, CVPR 2017; images provided by the NIH Clinical Center, "
-            "https://nihcc.app.box.com/v/ChestXray-NIHCC",
+            "Wang et al., ChestX-ray8, CVPR 2017",
+            "Images provided by the NIH Clinical Center, https://nihcc.app.box.com/v/ChestXray-NIHCC",
             "RSNA Pneumonia Detection Challenge 2018 (labels, boxes)",
         ],
         "intended_use": "Research on anomaly detection in frontal chest radiographs of adults.",
@@ -88,15 +89,15 @@ _CXR = Recipe(
 
 _CT = Recipe(
     detector="ct-head",
-    model="ct-head-aeu",
+    model="ct-head-healthy",
     version="1.0.0",
     preparation="head-ct",
     size=128,
     axial=True,
     unit=80.0 / 255.0,
-    networks=(NetworkRecipe(_AE_U, 40_000), NetworkRecipe(_DAE, 25_000)),
+    networks=(NetworkRecipe(_AE_U, 40_000), NetworkRecipe(_DAE_CT, 25_000)),
     rule=ScoreRule(
-        plane=(("ae-u", 0.05, 1.0), ("dae", 0.02, 1.0)),
+        plane=(("ae-u", 0.05, 1.0), ("dae", 0.05, 1.0)),
         map=(("dae", 1.0),),
         top_planes=3,
         raw_unit="mean over the 3 highest planes of AE-U and DAE residuals inside the skull, each healthy median = 1",
@@ -125,13 +126,13 @@ _CT = Recipe(
 
 _MR = Recipe(
     detector="mr-brain-flair",
-    model="mr-brain-flair-aeu",
+    model="mr-brain-flair-healthy",
     version="1.0.0",
     preparation="brain-flair",
     size=128,
     axial=True,
     unit=1.0,
-    networks=(NetworkRecipe(_AE_U, 50_000), NetworkRecipe(_DAE, 25_000)),
+    networks=(NetworkRecipe(_AE_U, 50_000), NetworkRecipe(_DAE_MR, 25_000)),
     rule=ScoreRule(
         plane=(("dae", 0.02, 1.0),),
         map=(("dae", 1.0),),

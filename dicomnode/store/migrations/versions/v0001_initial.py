@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from dicomnode.store.audit_sql import INDEXES, TRIGGERS
+from dicomnode.store.audit_sql import TRIGGERS
 
 revision = "0001"
 down_revision = None
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create every table, then the triggers and indexes of the audit table."""
+    """Create every table, then the triggers of the audit table."""
     _association()
     _audit()
     _job()
@@ -25,7 +25,7 @@ def upgrade() -> None:
     _instance()
     _derived()
     _delivery()
-    for sql in (*TRIGGERS.values(), *INDEXES.values()):
+    for sql in TRIGGERS.values():
         op.execute(sql)
 
 

@@ -1,0 +1,7 @@
+"""Decides that a Series is complete: by evidence first and by silence last."""
+
+from dicomnode.assemble.count import count_at_sender
+from dicomnode.assemble.judge import SeriesFacts, Verdict, judge
+from dicomnode.assemble.sweep import EvidenceMemory, sweep
+
+__all__ = ["EvidenceMemory", "SeriesFacts", "Verdict", "count_at_sender", "judge", "sweep"]

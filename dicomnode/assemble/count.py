@@ -1,0 +1,46 @@
+"""The work of a ``count`` job: how many Instances does the sender say that the Series has?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from dicomnode.assemble.finding import Counted, count_by_find
+from dicomnode.config import Config, Peer
+from dicomnode.errors import Permanent
+from dicomnode.jobs import Job, finish
+from dicomnode.store.engine import Store
+from dicomnode.store.tables import SeriesRow, StudyRow
+
+_log = logging.getLogger(__name__)
+
+
+def count_at_sender(store: Store, config: Config, job: Job, *, clock: Callable[[], float] = time.time) -> int | None:
+    """Ask the sender by C-FIND, write the answer to the Series and finish ``job``, in one transaction.
+
+    Returns the count, None when the sender gave none. That is no error: the question is marked as asked, and the
+    Series is decided by other evidence. Raises LeaseLost, Transient (database), Permanent (no such Series).
+    """
+    series_id, generation = int(job.payload["series_id"]), int(job.payload["generation"])
+    with store.read() as session:
+        row = session.get(SeriesRow, series_id)
+        if row is None:
+            raise Permanent(f"series {series_id} does not exist")
+        study = session.get_one(StudyRow, row.study_id)
+    asked_at = clock()
+    peer = config.peer_with_ae_title(row.CallingAETitle)
+    wanted = Counted(study.StudyInstanceUID, row.SeriesInstanceUID)
+    count = None if peer is None or row.state != "open" else _ask(config, peer, wanted)
+    with store.write() as session:
+        series = session.get_one(SeriesRow, series_id)
+        if series.generation == generation and series.state == "open":
+            series.n_expected, series.asked_at = count, asked_at
+        finish(session, job, clock())
+    return count
+
+
+def _ask(config: Config, peer: Peer, wanted: Counted) -> int | None:
+    count = count_by_find(config.node.ae_title, peer, wanted)
+    _log.info("sender asked for its count", extra={"peer": peer.name, "answered": count is not None})
+    return count

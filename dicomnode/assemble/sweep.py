@@ -1,0 +1,122 @@
+"""The timer's work: look at every open Series, complete what is complete, ask senders for their count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from dicomnode.assemble.asking import ask_sender
+from dicomnode.assemble.evidence import Evidence
+from dicomnode.assemble.facts import listening_since, open_series, read_evidence, read_facts
+from dicomnode.assemble.judge import SeriesFacts, Verdict, judge
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
+from dicomnode.config import Config
+from dicomnode.jobs import enqueue
+from dicomnode.store.engine import Store
+from dicomnode.store.tables import InstanceRow, SeriesRow, StudyRow
+
+
+@dataclass(slots=True)
+class EvidenceMemory:
+    """Evidence of open Series that have not changed since the last sweep. Losing it costs only time."""
+
+    known: dict[int, tuple[float, Evidence]] = field(default_factory=dict)
+
+    def of(self, session: Session, series: SeriesRow) -> Evidence:
+        """The evidence of ``series``, read again when an Instance came since."""
+        seen = self.known.get(series.id)
+        if seen is None or seen[0] != series.last_received_at:
+            seen = self.known[series.id] = (series.last_received_at, read_evidence(session, series.id))
+        return seen[1]
+
+    def keep_only(self, series_ids: set[int]) -> None:
+        """Forget every other Series."""
+        self.known = {key: value for key, value in self.known.items() if key in series_ids}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    series: SeriesRow
+    facts: SeriesFacts
+    verdict: Verdict
+
+
+def sweep(store: Store, config: Config, now: float, memory: EvidenceMemory | None = None) -> int:
+    """Complete every Series that is complete at ``now``; returns how many.
+
+    Reads in one snapshot and writes one transaction per Series, each with its ``route`` job and its audit record.
+    Enqueues ``count`` jobs where the sender's own count could help. ``memory`` saves reading headers again.
+    Raises Transient when the database is not available.
+    """
+    memory = memory or EvidenceMemory()
+    with store.read() as session:
+        judged = _judge_all(session, config, now, memory)
+    done = sum(_complete(store, entry, now) for entry in judged if entry.verdict.complete)
+    if config.assemble.use_c_find:
+        for entry in judged:
+            if not entry.verdict.complete:
+                ask_sender(store, config, entry.series, entry.facts, now)
+    return done
+
+
+def _judge_all(session: Session, config: Config, now: float, memory: EvidenceMemory) -> list[_Judged]:
+    listening = listening_since(session)
+    rows = list(open_series(session))
+    memory.keep_only({row.id for row in rows})
+    judged = []
+    for row in rows:
+        if now < row.last_received_at + config.assemble.settle_s and row.asked_at is None:
+            continue
+        facts = read_facts(session, row, memory.of(session, row), listening)
+        judged.append(_Judged(row, facts, judge(facts, config.assemble, now)))
+    return judged
+
+
+def _complete(store: Store, judged: _Judged, now: float) -> bool:
+    """Close the Series, unless an Instance came since it was judged."""
+    series, verdict = judged.series, judged.verdict
+    with store.write() as session:
+        unchanged = (
+            update(SeriesRow)
+            .where(
+                SeriesRow.id == series.id,
+                SeriesRow.state == "open",
+                SeriesRow.generation == series.generation,
+                SeriesRow.last_received_at == series.last_received_at,
+                SeriesRow.association_id.is_not_distinct_from(series.association_id),
+            )
+            .values(state="complete", complete_by=verdict.reason[:200], incomplete=verdict.incomplete, completed_at=now)
+        )
+        if session.execute(unchanged.returning(SeriesRow.id)).first() is None:
+            return False
+        payload = {"series_id": series.id, "generation": series.generation}
+        enqueue(session, "route", f"{series.id}:{series.generation}", payload, now)
+        _audit(session, judged, now)
+    return True
+
+
+def _audit(session: Session, judged: _Judged, now: float) -> None:
+    series, facts, verdict = judged.series, judged.facts, judged.verdict
+    study = session.get_one(StudyRow, series.study_id)
+    conflicts = select(InstanceRow.id).where(InstanceRow.series_id == series.id, InstanceRow.conflict.is_(True))
+    body = {
+        "StudyInstanceUID": study.StudyInstanceUID,
+        "PatientID": study.PatientID,
+        "AccessionNumber": study.AccessionNumber,
+        "SeriesInstanceUID": series.SeriesInstanceUID,
+        "CallingAETitle": series.CallingAETitle,
+        "generation": series.generation,
+        "complete_by": verdict.reason,
+        "incomplete": verdict.incomplete,
+        "n_instances": facts.evidence.n_instances,
+        "n_conflict": len(session.scalars(conflicts).all()),
+        "n_expected": facts.n_expected,
+        "association": series.association_id,
+        "association_ended": facts.association,
+        "seconds_since_last_instance": round(now - series.last_received_at, 3),
+    }
+    append(session, Event.SERIES_COMPLETE, body, datetime.fromtimestamp(now, UTC))

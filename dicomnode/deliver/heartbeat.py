@@ -1,0 +1,42 @@
+"""Keeps a lease while a long batch is on its way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from dicomnode.errors import LeaseLost, Transient
+from dicomnode.jobs import Job, extend
+from dicomnode.store.engine import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Extends the lease of ``job`` every third of ``lease_s`` seconds; ``lost`` is set when it is no longer ours."""
+
+    def __init__(self, store: Store, job: Job, clock: Callable[[], float], lease_s: float) -> None:
+        self._store, self._job, self._clock, self._lease_s = store, job, clock, lease_s
+        self._done = threading.Event()
+        self.lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease of job {job.id}", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._done.wait(self._lease_s / 3):
+            try:
+                with self._store.write() as session:
+                    extend(session, self._job, self._clock(), self._lease_s)
+            except LeaseLost:
+                self.lost.set()
+                return
+            except Transient as error:
+                _log.warning("heartbeat missed", extra={"job": self._job.id, "error": str(error)})

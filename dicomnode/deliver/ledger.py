@@ -1,0 +1,176 @@
+"""The one transaction that ends an attempt: states per Instance, audit, and the job done, retried or dead."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
+from dicomnode.deliver.back_off import DAY_S, BackOff
+from dicomnode.deliver.outbox import KIND, Consignment, Parcel, deliveries
+from dicomnode.dicom.status import Disposition, describe_status
+from dicomnode.jobs import Job, bury, finish, retry
+from dicomnode.store.engine import Store
+from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, SeriesRow, StudyRow
+
+WHOLE_AGAIN = 3
+
+Ending = Literal["done", "retry", "dead"]
+_STATES = {Disposition.STORED: "delivered", Disposition.STORED_WITH_WARNING: "warning", Disposition.PERMANENT: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How it went with one Parcel in one attempt; see ``SentStatus``."""
+
+    parcel: Parcel
+    disposition: Disposition
+    status: int | None
+    reason: str
+    tried: bool
+
+    @property
+    def accepted(self) -> bool:
+        """True when the peer said that it stored the Instance."""
+        return self.disposition in {Disposition.STORED, Disposition.STORED_WITH_WARNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a job. ``stopped``: the node is going down, so what has no result was not tried."""
+
+    consignment: Consignment
+    results: tuple[Result, ...]
+    stopped: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """True when there was no Association, or it failed before the end."""
+        return any(result.status is None and result.disposition is Disposition.TRANSIENT for result in self.results)
+
+    @property
+    def reached(self) -> bool:
+        """True when the peer judged at least one Instance, for good or ill."""
+        return any(
+            result.status is not None and result.disposition is not Disposition.TRANSIENT for result in self.results
+        )
+
+
+def settle(store: Store, attempt: Attempt, back_off: BackOff, now: float) -> Ending:
+    """Write what came of ``attempt`` in one transaction and say how the job goes on. Raises LeaseLost.
+
+    After a lost Association the whole batch is sent again, acknowledged Instances too: their UIDs make that
+    harmless, and an archive may have dropped what it took. From the fourth attempt on acknowledged ones count,
+    so that a batch which never passes in one piece still gets through.
+    """
+    consignment = attempt.consignment
+    job = consignment.job
+    expired = now - consignment.waiting_since >= back_off.give_up_after_s
+    whole_again = attempt.lost and job.attempt <= WHOLE_AGAIN and not expired
+    with store.write() as session:
+        rows = {row.id: row for row in session.scalars(deliveries(consignment.assignment_id, consignment.destination))}
+        for result in attempt.results:
+            _apply(rows[result.parcel.id], result, whole_again=whole_again, now=now)
+        retry_at = now if attempt.stopped else now + back_off.delay(job.attempt, random.random())
+        ending = _ending(rows.values(), expired=expired and not attempt.stopped)
+        _audit(session, attempt, rows, retry_at if ending == "retry" else None)
+        if ending == "done":
+            finish(session, job, now)
+        elif ending == "retry":
+            retry(session, job, _reason(attempt) or "the node stopped", retry_at)
+        else:
+            _bury(session, attempt, list(rows.values()), back_off if expired else None, now)
+    return ending
+
+
+def bury_malformed(store: Store, job: Job, reason: str, now: float) -> None:
+    """Dead letter for a job that does not say what to deliver. Raises LeaseLost."""
+    with store.write() as session:
+        bury(session, job, reason, now)
+        append(session, Event.DEAD_LETTER, {"job": job.id, "kind": KIND, "reason": reason})
+
+
+def subject(session: Session, assignment_id: int) -> dict[str, Any]:
+    """Whose results these are: identifiers for an audit body."""
+    row = session.execute(
+        select(StudyRow.StudyInstanceUID, StudyRow.PatientID, StudyRow.AccessionNumber, SeriesRow.SeriesInstanceUID)
+        .join(SeriesRow, SeriesRow.study_id == StudyRow.id)
+        .join(AssignmentRow, AssignmentRow.series_id == SeriesRow.id)
+        .where(AssignmentRow.id == assignment_id)
+    ).first()
+    known = {} if row is None else {key: value for key, value in row._mapping.items() if value}  # noqa: SLF001 - public
+    return {**known, "assignment": assignment_id}
+
+
+def _apply(row: DeliveryRow, result: Result, *, whole_again: bool, now: float) -> None:
+    row.attempts += result.tried
+    row.status = result.status
+    if result.disposition is Disposition.TRANSIENT or (result.accepted and whole_again):
+        return
+    row.state = _STATES[result.disposition]
+    if result.accepted:
+        row.delivered_at = now
+
+
+def _ending(rows: Iterable[DeliveryRow], *, expired: bool) -> Ending:
+    states = {row.state for row in rows}
+    if "waiting" in states and not expired:
+        return "retry"
+    return "dead" if not states or states & {"waiting", "failed"} else "done"
+
+
+def _reason(attempt: Attempt) -> str:
+    counts = Counter(result.reason for result in attempt.results if not result.accepted)
+    return "; ".join(reason for reason, _ in counts.most_common(3))
+
+
+def _bury(
+    session: Session, attempt: Attempt, rows: Sequence[DeliveryRow], back_off: BackOff | None, now: float
+) -> None:
+    bad = [row for row in rows if row.state in {"waiting", "failed"}]
+    for row in bad:
+        row.state = "failed"
+    cause = _reason(attempt) or "; ".join(sorted({describe_status(row.status) for row in bad}))
+    reason = f"{len(bad)} of {len(rows)} instances not delivered: {cause}" if rows else "there is nothing to deliver"
+    if back_off is not None:
+        reason = f"given up after {back_off.give_up_after_s / DAY_S:g} days: {reason}"
+    consignment = attempt.consignment
+    bury(session, consignment.job, reason, now)
+    body = {"job": consignment.job.id, "kind": KIND, "peer": consignment.destination, "reason": reason}
+    append(session, Event.DEAD_LETTER, {**subject(session, consignment.assignment_id), **body})
+
+
+def _audit(session: Session, attempt: Attempt, rows: dict[int, DeliveryRow], retry_at: float | None) -> None:
+    """One row for what is at the peer now, one for what is not (PS3.15 A.5.3.7)."""
+    consignment = attempt.consignment
+    there = [result for result in attempt.results if rows[result.parcel.id].state in {"delivered", "warning"}]
+    not_there = [result for result in attempt.results if rows[result.parcel.id].state not in {"delivered", "warning"}]
+    facts = {"peer": consignment.destination, "job": consignment.job.id, "attempt": consignment.job.attempt}
+    for event, results in ((Event.DELIVERED, there), (Event.DELIVERY_FAILED, not_there)):
+        if not results:
+            continue
+        body: dict[str, Any] = {**subject(session, consignment.assignment_id), **facts}
+        body["counts"] = _kinds(session, results)
+        body["instances"] = [_line(result, rows[result.parcel.id].state) for result in results]
+        if event is Event.DELIVERY_FAILED:
+            body["reason"], body["retry_at"] = _reason(attempt), retry_at
+        append(session, event, body)
+
+
+def _kinds(session: Session, results: Sequence[Result]) -> dict[str, int]:
+    query = select(DeliveryRow.id, DerivedRow.kind).join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+    wanted = query.where(DeliveryRow.id.in_([result.parcel.id for result in results]))
+    return dict(Counter(kind for _, kind in session.execute(wanted)))
+
+
+def _line(result: Result, state: str) -> dict[str, Any]:
+    parcel = result.parcel
+    line = {"SOPInstanceUID": parcel.SOPInstanceUID, "sha256": parcel.sha256, "state": state}
+    return line | {"Status": result.status, "text": result.reason}

@@ -1,0 +1,121 @@
+"""What waits in the database to be sent: the next job, and its Derived Instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from dicomnode.deliver.scu import OutboundFile
+from dicomnode.dicom.header import part10_offset
+from dicomnode.dicom.header_source import MalformedHeader
+from dicomnode.errors import Permanent, Transient
+from dicomnode.jobs import Job
+from dicomnode.store.spool import Spool, digest
+from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, JobRow, SeriesRow
+
+KIND = "deliver"
+_DESTINATION = func.coalesce(func.json_extract(JobRow.payload, "$.destination"), "")
+_ASSIGNMENT = func.json_extract(JobRow.payload, "$.assignment_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One Derived Instance that waits for one Destination; ``id`` is its DeliveryRow's."""
+
+    id: int
+    SOPInstanceUID: str
+    SOPClassUID: str
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consignment:
+    """The job's Derived Instances that still wait, in the order to send them."""
+
+    job: Job
+    assignment_id: int
+    destination: str
+    waiting_since: float
+    parcels: tuple[Parcel, ...]
+
+
+def next_job(session: Session, closed: Collection[str], now: float) -> tuple[int, str] | None:
+    """(job id, Destination) to do now, or None; no job of the Destinations in ``closed``.
+
+    Results of one Study reach one Destination in the order they were made: a job waits for those before it that are
+    not done. Among the others the least tried one comes first, so that no job can hold up a lane.
+    """
+    query = (
+        select(JobRow.id, JobRow.state, JobRow.priority, JobRow.attempt, JobRow.not_before, _DESTINATION)
+        .add_columns(SeriesRow.study_id)
+        .outerjoin(AssignmentRow, AssignmentRow.id == _ASSIGNMENT)
+        .outerjoin(SeriesRow, SeriesRow.id == AssignmentRow.series_id)
+        .where(JobRow.kind == KIND, JobRow.state.in_(("ready", "leased")), _DESTINATION.not_in(closed))
+        .order_by(JobRow.id)
+    )
+    heads: dict[tuple[str, int | None], tuple[tuple[int, int, int], str] | None] = {}
+    for job_id, state, priority, attempt, not_before, destination, study in session.execute(query):
+        due = state == "ready" and not_before <= now
+        heads.setdefault((destination, study), ((-priority, attempt, job_id), destination) if due else None)
+    ready = [head for head in heads.values() if head is not None]
+    if not ready:
+        return None
+    rank, destination = min(ready)
+    return rank[2], destination
+
+
+def deliveries(assignment_id: int, destination: str) -> Select[DeliveryRow]:
+    """Every DeliveryRow of one Assignment and one Destination."""
+    return (
+        select(DeliveryRow)
+        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+        .where(DerivedRow.assignment_id == assignment_id, DeliveryRow.destination == destination)
+        .order_by(DeliveryRow.id)
+    )
+
+
+def load(session: Session, job: Job) -> Consignment:
+    """Read what ``job`` has to send: least tried first, so that one bad Instance does not keep the others back.
+
+    Raises Permanent when the payload is not one of a ``deliver`` job.
+    """
+    try:
+        assignment_id, destination = int(job.payload["assignment_id"]), str(job.payload["destination"])
+        since = job.payload.get("waiting_since")
+    except (KeyError, TypeError, ValueError) as error:
+        raise Permanent("the job names no assignment and destination") from error
+    created = session.scalar(select(JobRow.created_at).where(JobRow.id == job.id)) or 0.0
+    rows = session.execute(
+        select(DeliveryRow.id, DerivedRow.SOPInstanceUID, DerivedRow.SOPClassUID, DerivedRow.sha256, DerivedRow.path)
+        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+        .where(DerivedRow.assignment_id == assignment_id, DeliveryRow.destination == destination)
+        .where(DeliveryRow.state == "waiting")
+        .order_by(DeliveryRow.attempts, DeliveryRow.id)
+    )
+    parcels = tuple(Parcel(*row) for row in rows)
+    return Consignment(job, assignment_id, destination, created if since is None else float(since), parcels)
+
+
+def outbound(spool: Spool, parcel: Parcel) -> OutboundFile:
+    """The spool file of ``parcel``, proved by its digest to be what was made.
+
+    Raises Permanent when it is missing or altered, Transient when the disk fails.
+    """
+    path = spool.absolute(parcel.path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Permanent("its file is missing from the spool") from error
+    except OSError as error:
+        raise Transient(f"spool: disk error {error.errno}") from error
+    if digest(content) != parcel.sha256:
+        raise Permanent("its file in the spool is not the one that was made: wrong SHA-256")
+    try:
+        syntax, _ = part10_offset(content)
+    except MalformedHeader as error:
+        raise Permanent("its file in the spool is no DICOM file") from error
+    return OutboundFile(path, parcel.SOPClassUID, parcel.SOPInstanceUID, syntax)

@@ -1,0 +1,143 @@
+"""The node as an operator runs it: a process, started, killed, restarted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROUTES = """
+[[route]]
+name = "chest x-ray"
+when = { Modality = ["CR", "DX"] }
+detector = "cxr"
+send_to = ["pacs"]
+
+[[route]]
+name = "head CT"
+when = { Modality = "CT" }
+detector = "ct-head"
+send_to = ["pacs"]
+
+[[route]]
+name = "brain FLAIR"
+when = { Modality = "MR" }
+detector = "mr-brain-flair"
+send_to = ["pacs"]
+"""
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class NodeProcess:
+    """``dicomnode serve`` with a data folder of its own; always on the same port, so that senders find it again."""
+
+    def __init__(self, folder: Path, pacs_port: int, *, assemble: str = "", routes: str = ROUTES) -> None:
+        self.folder, self.port = folder, free_port()
+        self.config = folder / "dicomnode.toml"
+        self.log = folder / "node.log"
+        self.database = folder / "data" / "dicomnode.sqlite3"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(
+            f'[node]\nae_title = "NODE"\nhost = "127.0.0.1"\nport = {self.port}\ndata_dir = "{folder / "data"}"\n'
+            f"console_port = 0\n[receive]\nmin_free_bytes = 1000000\n[assemble]\nuse_c_find = false\n{assemble}\n"
+            f'[[peer]]\nname = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = 104\nmay_send = true\n'
+            f'[[peer]]\nname = "pacs"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {pacs_port}\n{routes}'
+        )
+        self.process: subprocess.Popen[str] | None = None
+        self.ready = ""
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it; with ``wait`` until it says ready."""
+        command = [sys.executable, "-m", "dicomnode", "serve", "--config", str(self.config)]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        if wait:
+            assert self.process.stdout is not None
+            self.ready = self.process.stdout.readline()
+            assert self.ready.startswith("ready"), self.log.read_text()[-3000:]
+
+    @property
+    def console(self) -> str:
+        """The console's address."""
+        found = re.search(r"console=(\S+)", self.ready)
+        assert found
+        return found[1]
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor alone; its children have to go with it."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+        gone, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive, f"{len(alive)} of {len(gone) + len(alive)} children outlived the node"
+
+    def stop(self, limit_s: float = 35.0) -> int:
+        """SIGTERM; returns the exit status. Killed when it does not drain within ``limit_s`` seconds."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(limit_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it, however it is."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A dicomnode command with this node's configuration."""
+        command = [sys.executable, "-m", "dicomnode", *arguments, "--config", str(self.config)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def status(self) -> dict[str, Any]:
+        """``dicomnode status --json``."""
+        answer = self.run("status", "--json")
+        assert answer.returncode == 0, answer.stderr
+        return dict(json.loads(answer.stdout))
+
+    def wait_settled(self, studies: int, limit_s: float) -> dict[str, Any]:
+        """Wait until ``studies`` Studies have an outcome and all their objects are delivered; returns the status."""
+        until = time.monotonic() + limit_s
+        state: dict[str, Any] = {}
+        while time.monotonic() < until:
+            state = self.status()
+            if state["received"]["studies"] >= studies and all(_settled(series) for series in state["recent"]):
+                return state
+            time.sleep(1.0)
+        raise AssertionError(f"not settled after {limit_s} s: {json.dumps(state, indent=1)[:4000]}")
+
+
+def _settled(series: dict[str, Any]) -> bool:
+    results = [result for result in series["results"] if result["generation"] == series["generation"]]
+    return bool(results) and all(
+        result["outcome"] != "pending" and not any("waiting" in states for states in result["objects"].values())
+        for result in results
+    )
