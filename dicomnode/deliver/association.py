@@ -39,7 +39,7 @@ class NothingAccepted(Permanent):
     """The peer accepted the Association but none of its Presentation Contexts."""
 
 
-class _Entity(AE):  # type: ignore[misc]
+class _Entity(AE):
     """Remembers its sockets: pynetdicom 3.0 drops one that could not connect without closing it."""
 
     def __init__(self, calling_ae: str, limits: SendLimits) -> None:

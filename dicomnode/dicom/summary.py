@@ -33,7 +33,7 @@ class SeriesSummary:
         return str(values[0]) if values else default
 
     @property
-    def Modality(self) -> str:  # noqa: N802 - DICOM keyword
+    def Modality(self) -> str:
         return self.first("Modality")
 
 

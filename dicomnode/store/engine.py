@@ -81,9 +81,9 @@ def _translated() -> Iterator[None]:
     except OperationalError as error:
         raise Transient(f"database: {error.orig}") from error
     except DatabaseError as error:
-        if "disk" in str(error.orig) or "malformed" in str(error.orig):
-            raise Transient(f"database: {error.orig}") from error
-        raise
+        if type(error) is not DatabaseError:
+            raise
+        raise Transient(f"database: {error.orig}") from error
 
 
 def _engine(url: str, begin: str, busy_timeout_s: float) -> Engine:

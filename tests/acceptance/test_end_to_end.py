@@ -6,14 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pydicom import dcmread
-from tests.acceptance.orthanc import Orthanc
-from tests.acceptance.validators import validate
 
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.orthanc import Orthanc
+from tests.acceptance.validators import validate
 
 pytestmark = [
     pytest.mark.acceptance,

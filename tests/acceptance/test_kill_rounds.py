@@ -15,10 +15,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from tests.acceptance.orthanc import Orthanc
 
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.orthanc import Orthanc
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -197,7 +197,7 @@ class Outbox:
     def add_result(
         self, series: int, *destinations: str, kinds: Sequence[str] = ("sc", "sc", "sr"), generation: int = 1
     ) -> int:
-        """Derived Instances of a new Assignment for ``destinations``, each with its job; returns the Assignment's id."""
+        """Derived Instances of a new Assignment for ``destinations``, each with jobs; returns the Assignment's id."""
         with self.store.write() as session:
             row = AssignmentRow(series_id=series, generation=generation, route=generate_uid(), send_to=[*destinations])
             row.created_at = self.now

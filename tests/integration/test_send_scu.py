@@ -23,6 +23,12 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 from pynetdicom import AllStoragePresentationContexts, evt
+
+from dicomnode.config import Peer
+from dicomnode.deliver.association import SendLimits
+from dicomnode.deliver.scu import OutboundFile, echo, send_files
+from dicomnode.deliver.send import read_outbound
+from dicomnode.dicom.status import Disposition
 from tests.integration.deliver_fixtures import (
     SC,
     SR,
@@ -33,12 +39,6 @@ from tests.integration.deliver_fixtures import (
     hanging,
     make_file,
 )
-
-from dicomnode.config import Peer
-from dicomnode.deliver.association import SendLimits
-from dicomnode.deliver.scu import OutboundFile, echo, send_files
-from dicomnode.deliver.send import read_outbound
-from dicomnode.dicom.status import Disposition
 
 QUICK = SendLimits(connect_s=2.0, acse_s=1.0, dimse_s=1.0, stall_s=1.0, slowest_bytes_s=1e9)
 

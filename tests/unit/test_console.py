@@ -1,0 +1,99 @@
+"""The console shows what the rows say, escaped, with the notice and without patient identifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from dicomnode.config import parse_config
+from dicomnode.console.metrics import METRICS, prometheus
+from dicomnode.console.page import overview
+from dicomnode.console.server import application
+from dicomnode.console.status import read_status
+from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
+from dicomnode.store.spool import Spool
+from dicomnode.store.tables import AssignmentRow, JobRow, ProcessRow, SeriesRow, StudyRow
+
+NASTY = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def parts(tmp_path: Path):
+    store = Store(f"sqlite:///{tmp_path}/node.sqlite3")
+    migrate(store)
+    with store.write() as session:
+        study = StudyRow(StudyInstanceUID="1.2.3", PatientID="SECRET-ID", created_at=1.0)
+        session.add(study)
+        session.flush()
+        series = SeriesRow(
+            study_id=study.id,
+            SeriesInstanceUID="1.2.3.4",
+            Modality=NASTY[:16],
+            CallingAETitle="SCANNER",
+            state="complete",
+            first_received_at=1.0,
+            last_received_at=2.0,
+        )
+        session.add(series)
+        session.flush()
+        session.add(
+            AssignmentRow(
+                series_id=series.id,
+                generation=1,
+                route="",
+                send_to=[],
+                outcome="not analysed",
+                reason=NASTY,
+                created_at=3.0,
+            )
+        )
+        session.add(ProcessRow(owner="receive-1", role="receive", pid=1, started_at=1.0, heartbeat_at=1.0))
+        session.add(JobRow(kind="detect", dedup_key="1", payload={}, state="dead", error=NASTY, created_at=1.0))
+    config, _ = parse_config("")
+    yield config, store, Spool(tmp_path / "spool")
+    store.close()
+
+
+def test_status_tells_outcome_and_reason(parts) -> None:
+    status = read_status(*parts, now=10.0)
+    result = status["recent"][0]["results"][0]
+    assert (result["outcome"], result["reason"]) == ("not analysed", NASTY)
+    assert status["outcomes"] == {"not analysed": 1}
+    assert status["dead_letters"][0]["reason"] == NASTY
+    assert "SECRET-ID" not in str(status)
+
+
+def test_page_escapes_everything_and_carries_the_notice(parts) -> None:
+    page = overview(read_status(*parts, now=10.0))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "not a medical device" in page
+
+
+def test_metrics_are_complete(parts) -> None:
+    text = prometheus(read_status(*parts, now=10.0))
+    for name in METRICS:
+        assert f"# TYPE {name} gauge" in text
+    assert 'dicomnode_outcomes{outcome="not analysed"} 1' in text
+    assert 'dicomnode_jobs{kind="detect",state="dead"} 1' in text
+
+
+def test_health_is_503_when_a_process_is_silent(parts) -> None:
+    with TestClient(application(*parts)) as client:
+        answer = client.get("/healthz")
+        assert answer.status_code == 503
+        assert answer.json()["silent"] == ["receive"]
+        assert client.get("/").headers["content-security-policy"].startswith("default-src 'none'")
+        assert client.get("/status").json()["node"]["ae_title"] == "DICOMNODE"
+        assert client.post("/status").status_code == 405
+
+
+def test_pages_are_503_while_the_database_does_not_answer(parts) -> None:
+    config, store, spool = parts
+    store.close()
+    store.path.write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 10)
+    with TestClient(application(config, store, spool)) as client:
+        assert client.get("/status").status_code == 503
