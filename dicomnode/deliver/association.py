@@ -12,6 +12,7 @@ from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket
 
@@ -85,7 +86,7 @@ def association(
 def _open(entity: _Entity, peer: Peer, contexts: Sequence[PresentationContext], limits: SendLimits) -> Association:
     reason = ""
     for address in _addresses(peer):
-        connected: list[bool] = []
+        seen = _Seen()
         started = time.monotonic()
         opened = entity.associate(
             address,
@@ -94,23 +95,40 @@ def _open(entity: _Entity, peer: Peer, contexts: Sequence[PresentationContext], 
             ae_title=peer.ae_title,
             max_pdu=limits.max_pdu,
             tls_args=_tls_args(peer),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _on_open, [connected, limits.stall_s])],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, _on_open, [seen, limits.stall_s]),
+                (evt.EVT_PDU_RECV, _on_pdu, [seen]),
+            ],
         )
         if opened.is_established:
             return opened
-        if connected:
-            raise _refusal(opened, time.monotonic() - started, limits)
+        if seen.connected:
+            raise _refusal(opened, seen, time.monotonic() - started, limits)
         entity.close_sockets()
         reason = _why_unreachable(peer, address, time.monotonic() - started, limits)
     raise Transient(reason)
 
 
-def _on_open(event: Any, connected: list[bool], stall_s: float) -> None:
+@dataclass(slots=True)
+class _Seen:
+    """What happened on the way to an Association."""
+
+    connected: bool = False
+    rejection: A_ASSOCIATE_RJ | None = None
+
+
+def _on_open(event: Any, seen: _Seen, stall_s: float) -> None:
     """pynetdicom writes without a time limit; a peer that stops reading would block it for ever."""
-    connected.append(True)
+    seen.connected = True
     connection = event.assoc.dul.socket.socket
     connection.settimeout(stall_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _on_pdu(event: Any, seen: _Seen) -> None:
+    """A rejection that comes very fast is taken for a lost connection by pynetdicom 3.0."""
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        seen.rejection = event.pdu
 
 
 def _addresses(peer: Peer) -> list[str]:
@@ -122,11 +140,12 @@ def _addresses(peer: Peer) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in sorted(found, key=lambda entry: entry[0])))
 
 
-def _refusal(refused: Association, seconds: float, limits: SendLimits) -> Transient | NothingAccepted:
+def _refusal(refused: Association, seen: _Seen, seconds: float, limits: SendLimits) -> Transient | NothingAccepted:
     """Why the peer, to which we were connected, gave us no Association (PS3.8 9.3.4)."""
+    if seen.rejection is not None:
+        lasting = "permanent" if seen.rejection.result == 1 else "transient"
+        return Transient(f"association rejected: {seen.rejection.reason_str} ({lasting})")
     answer = refused.acceptor.primitive
-    if refused.is_rejected and answer is not None:
-        return Transient(f"association rejected: {answer.reason_str} ({answer.result_str.lower()})")
     if answer is not None and answer.result == 0 and not refused.accepted_contexts:
         return NothingAccepted("the peer accepts none of the presentation contexts")
     if seconds >= limits.acse_s:

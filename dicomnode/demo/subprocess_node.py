@@ -28,7 +28,10 @@ class RunningNode:
 
 @contextmanager
 def running_node(config: Path, log: Path) -> Iterator[RunningNode]:
-    """``dicomnode serve --config config``, ready to receive; drained at the end. Raises Permanent if it does not start."""
+    """``dicomnode serve --config config``, ready to receive; drained at the end.
+
+    Raises Permanent when it does not start.
+    """
     command = [sys.executable, "-m", "dicomnode", "serve", "--config", str(config)]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603 - our own

@@ -6,7 +6,7 @@ Every step looks at one plane only, so a slice scores the same alone, in a study
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -25,12 +25,14 @@ class Prepared:
     """A plane on the network grid.
 
     ``image``: shape (size, size), float32, 0..1. ``mask``: the organ, bool, same shape; scores and maps count only
-    inside it. ``box``: where the grid lies on the plane.
+    inside it. ``box``: where the grid lies on the plane. ``organ_share``: the brain's share of the head's area on a
+    head CT (small near the vertex and the skull base), otherwise 1.
     """
 
     image: Array
     mask: Mask
     box: Box
+    organ_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,14 @@ def prepare_head_ct(pixels: Array, size: int) -> Prepared | Rejected:
         return Rejected(flat)
     windowed = np.clip(pixels / HU_WINDOW, 0.0, 1.0).astype(np.float32)
     work, scale = _working_copy(windowed)
-    brain = _inside_skull(work)
+    head = _head(work > 0.05)
+    brain = _inside_skull(work, head)
     if brain.sum() < 0.02 * work.size:
         return Rejected("no brain surrounded by skull on this plane")
     median = float(np.median(work[brain]))
     contrast = np.clip(0.5 + 1.5 * (windowed - median), 0.0, 1.0).astype(np.float32)
-    return _on_grid(contrast, brain, scale, size, rim=0.02, margin=0.04, blank_outside=True)
+    prepared = _on_grid(contrast, brain, scale, size, rim=0.02, margin=0.04, blank_outside=True)
+    return replace(prepared, organ_share=float(brain.sum()) / float(head.sum()))
 
 
 def prepare_brain_flair(pixels: Array, size: int) -> Prepared | Rejected:
@@ -148,9 +152,8 @@ def _head(foreground: Mask) -> Mask:
     return ndimage.binary_fill_holes(_largest(opened))  # type: ignore[no-any-return]
 
 
-def _inside_skull(work: Array) -> Mask:
+def _inside_skull(work: Array, head: Mask) -> Mask:
     """What closed bone surrounds on this plane (the brain with its bleedings), without the bone."""
-    head = _head(work > 0.05)
     bone = (work >= BONE) & head
     closed = ndimage.binary_closing(np.pad(bone, 8), iterations=4)[8:-8, 8:-8]
     inside = ndimage.binary_fill_holes(closed) & ~bone & (work > 0.1)

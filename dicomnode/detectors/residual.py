@@ -56,6 +56,13 @@ def score_planes(ensemble: FoldEnsemble, calibration: ResidualCalibration, plane
     return Scored(raws, combined.astype(np.float32))
 
 
+def enough_organ(prepared: Prepared | Rejected, least: float) -> Prepared | Rejected:
+    """``prepared``, or a rejection when the brain fills less than ``least`` of the head on this plane."""
+    if isinstance(prepared, Prepared) and prepared.organ_share < least:
+        return Rejected(f"the brain fills less than {least:.0%} of the head on this plane (vertex or skull base)")
+    return prepared
+
+
 class ResidualDetector:
     """A healthy-only model with its weights on the accelerator (a ``LoadedDetector``)."""
 
@@ -67,6 +74,7 @@ class ResidualDetector:
         self.ensemble = FoldEnsemble(unpack_weights(model.read_weights(), card.architecture), accelerator)
         self.size = int(card.preprocessing["size"])
         self._prefix = name
+        self._min_share = float(card.preprocessing.get("min_organ_share", 0.0))
         self._axial = bool(card.preprocessing.get("axial", False))
         self._prepare: Preparation = PREPARATIONS[str(card.preprocessing["preparation"])]
         if len(self.ensemble.folds) != len(self.calibration.healthy_series):
@@ -76,7 +84,7 @@ class ResidualDetector:
         """The plane on the network grid, or why this detector does not look at it."""
         if self._axial and not _is_axial(plane):
             return Rejected("the plane is not axial; this detector was trained on axial planes")
-        return self._prepare(plane.pixels, self.size)
+        return enough_organ(self._prepare(plane.pixels, self.size), self._min_share)
 
     def detect(self, volume: Volume) -> DetectionResult:
         """Analyse one Volume; NOT_ANALYSED with a reason when no plane can be used. Deterministic on the CPU."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*\Z")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
 
 
 def require_uid(value: str) -> str:
-    """Return ``value`` when it is a valid UID (PS3.5 section 9.1: at most 64 characters).
+    """Return ``value`` when it is a UID: digits and dots, at most 64 characters (PS3.5 section 9.1).
 
-    Raises ValueError otherwise; the message does not repeat the value.
+    Leading zeros in a component, which the standard forbids and some devices write, pass: refusing them would lose
+    images. Raises ValueError otherwise; the message does not repeat the value.
     """
     if len(value) > 64 or not _UID.match(value):
         raise ValueError("not a valid DICOM UID")

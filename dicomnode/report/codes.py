@@ -21,7 +21,7 @@ SEGMENTATION = Code("113076", "DCM", "Segmentation")
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
 
 ANOMALY_SCORE = Code("ANOMALY_SCORE", SCHEME, "Anomaly score")
-ANOMALY_HEAT = Code("ANOMALY_HEAT", SCHEME, "Anomaly heat, maximum")
+ANOMALY_HEAT = Code("ANOMALY_HEAT", SCHEME, "Anomaly heat")
 SCORE_THRESHOLD = Code("SCORE_THRESHOLD", SCHEME, "Anomaly score threshold")
 EXPECTED_FPR = Code("EXPECTED_FPR", SCHEME, "Expected false positive rate")
 CALIBRATION = Code("CALIBRATION", SCHEME, "Score calibration")

@@ -114,10 +114,14 @@ def _sites(header: Dataset) -> list[FindingSite]:
 def _number(
     name: Code, value: float, unit: Code, algorithm: AlgorithmIdentification, text: str | None = None
 ) -> Measurement:
-    """A NUM with its algorithm; ``text``: Numeric Value as it shall be read, the float keeps full precision."""
+    """A NUM with its algorithm; ``text``: Numeric Value as it shall be read, the float keeps full precision.
+
+    Trailing zeros go, as viewers drop them too. OHIF also shows two decimals at most: regions have no more.
+    """
     measurement = Measurement(name=name, value=float(value), unit=unit, algorithm_id=algorithm)
     if text is not None:
-        measurement[0].MeasuredValueSequence[0].NumericValue = text
+        short = text.rstrip("0").rstrip(".") if "." in text else text
+        measurement[0].MeasuredValueSequence[0].NumericValue = short
     return measurement
 
 
@@ -197,7 +201,7 @@ def _region_group(
     """
     region, algorithm = strongest(finding), _algorithm(result, context)
     plane = volume.planes[region.plane]
-    heat = _number(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.4f}")
+    heat = _number(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}")
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             ResultUIDs.of(plane.source.series, context).tracking(finding.tracking_id), finding.tracking_id

@@ -62,7 +62,7 @@ def train_model(
     folds = [_fit_fold(recipe, healthy, fold, accelerator, checkpoints, progress) for fold in range(recipe.folds)]
     weights = pack_weights(folds)
     stored = unpack_weights(weights, architecture(recipe))
-    calibration = calibrate(_held_back(stored, healthy, accelerator), recipe.rule)
+    calibration = calibrate(_held_back(stored, healthy, accelerator, recipe.min_organ_share), recipe.rule)
     return write_model(recipe, out, weights, calibration.model_dump_json(indent=1).encode())
 
 
@@ -93,11 +93,11 @@ def write_model(recipe: Recipe, out: Path, weights: bytes, calibration: bytes) -
     return folder
 
 
-def _held_back(folds: Sequence[Networks], healthy: Healthy, accelerator: str) -> list[HeldBack]:
+def _held_back(folds: Sequence[Networks], healthy: Healthy, accelerator: str, least: float) -> list[HeldBack]:
     ensemble = FoldEnsemble(folds, accelerator)
     held = []
     for fold in range(len(folds)):
-        chosen = healthy.held_back(fold)
+        chosen = [i for i in healthy.held_back(fold) if healthy.planes[i].organ_share >= least]
         maps = ensemble.fold_residuals(fold, healthy.images[chosen])
         held.append(HeldBack([healthy.planes[i] for i in chosen], [healthy.patients[i] for i in chosen], maps))
     return held
@@ -155,7 +155,12 @@ def _card(recipe: Recipe, weights: bytes, calibration: bytes) -> ModelCard:
         detector=recipe.detector,
         sha256=hashlib.sha256(weights).hexdigest(),
         calibration_sha256=hashlib.sha256(calibration).hexdigest(),
-        preprocessing={"preparation": recipe.preparation, "size": recipe.size, "axial": recipe.axial},
+        preprocessing={
+            "preparation": recipe.preparation,
+            "size": recipe.size,
+            "axial": recipe.axial,
+            "min_organ_share": recipe.min_organ_share,
+        },
         architecture=architecture(recipe),
         training={
             "passes": {str(entry.architecture["kind"]): entry.passes for entry in recipe.networks},

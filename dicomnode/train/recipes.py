@@ -22,8 +22,8 @@ class NetworkRecipe:
 class Recipe:
     """Everything that decides a model but the pictures.
 
-    ``unit``: modality units per grey value of the training pictures. ``stratum``: "position" when slices are compared
-    at the same level of the head only. ``about``: the card's fields for people.
+    ``unit``: modality units per grey value of the training pictures. ``min_organ_share``: planes
+    below are trained on but neither scored nor calibrated on. ``about``: the card's fields for people.
     """
 
     detector: str
@@ -38,6 +38,7 @@ class Recipe:
     mirror: bool
     rotate: float
     folds: int = 3
+    min_organ_share: float = 0.0
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -104,6 +105,7 @@ _CT = Recipe(
     ),
     mirror=True,
     rotate=12.0,
+    min_organ_share=0.4,
     about={
         "description": "AE-U and DAE trained on head CT without intracranial haemorrhage only, inside the skull.",
         "licence": "CC BY 4.0 (attribution)",
@@ -113,7 +115,7 @@ _CT = Recipe(
         "limits": [
             "One hospital, trauma patients; pictures that were windowed (window not recorded), not HU of a scanner.",
             "32 healthy patients calibrate the score; sex and brightness are confounded with haemorrhage in this data.",
-            "The skull base is left out: a plane is analysed only where bone surrounds the brain.",
+            "Vertex and skull base are left out: a plane is analysed only where the brain fills 40 % of the head.",
             "Localisation could not be measured (no outlines). Not for contrast CT or any clinical decision.",
         ],
         "data": {
@@ -134,10 +136,10 @@ _MR = Recipe(
     unit=1.0,
     networks=(NetworkRecipe(_AE_U, 50_000), NetworkRecipe(_DAE_MR, 25_000)),
     rule=ScoreRule(
-        plane=(("dae", 0.02, 1.0),),
+        plane=(("dae", 0.02, 1.0), ("ae-u", 1.0, 0.3)),
         map=(("dae", 1.0),),
         top_planes=3,
-        raw_unit="mean over the 3 highest planes of the DAE residual inside the head, healthy median = 1",
+        raw_unit="mean over the 3 highest planes of DAE + 0.3 AE-U residual inside the head, each healthy median = 1",
     ),
     mirror=True,
     rotate=12.0,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -125,19 +126,32 @@ class NodeProcess:
 
     def wait_settled(self, studies: int, limit_s: float) -> dict[str, Any]:
         """Wait until ``studies`` Studies have an outcome and all their objects are delivered; returns the status."""
+        return self._wait(studies, limit_s, _settled)
+
+    def wait_outcomes(self, studies: int, limit_s: float) -> dict[str, Any]:
+        """Wait until ``studies`` Studies have an outcome, delivered or not; returns the status."""
+        return self._wait(studies, limit_s, _has_outcome)
+
+    def _wait(self, studies: int, limit_s: float, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         until = time.monotonic() + limit_s
         state: dict[str, Any] = {}
         while time.monotonic() < until:
             state = self.status()
-            if state["received"]["studies"] >= studies and all(_settled(series) for series in state["recent"]):
+            if state["received"]["studies"] >= studies and all(good(series) for series in state["recent"]):
                 return state
             time.sleep(1.0)
-        raise AssertionError(f"not settled after {limit_s} s: {json.dumps(state, indent=1)[:4000]}")
+        raise AssertionError(f"not reached after {limit_s} s: {json.dumps(state, indent=1)[:4000]}")
+
+
+def _current(series: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in series["results"] if result["generation"] == series["generation"]]
+
+
+def _has_outcome(series: dict[str, Any]) -> bool:
+    return bool(_current(series)) and all(result["outcome"] != "pending" for result in _current(series))
 
 
 def _settled(series: dict[str, Any]) -> bool:
-    results = [result for result in series["results"] if result["generation"] == series["generation"]]
-    return bool(results) and all(
-        result["outcome"] != "pending" and not any("waiting" in states for states in result["objects"].values())
-        for result in results
+    return _has_outcome(series) and not any(
+        "waiting" in states for result in _current(series) for states in result["objects"].values()
     )

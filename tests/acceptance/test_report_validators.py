@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.report import build_results, to_bytes
 from tests.acceptance.validators import dciodvfy, missing, pixelmed, validate, written
-from tests.report_fixtures import context, findings, multiframe, no_findings, source
+from tests.report_fixtures import content, context, findings, multiframe, no_findings, source
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -47,12 +47,12 @@ def test_report_of_dx_without_findings_and_with_sparse_headers_is_valid(charset,
 
 
 def test_report_validators_would_find_an_error(tmp_path: Path):
-    """The runner itself: a picture without Conversion Type and a document without template fail."""
+    """The runner itself: a picture without Conversion Type and a document with a wrong procedure code fail."""
     volume, headers = source("CT", 1)
     built = [one.dataset for one in build_results(volume, headers, no_findings(volume), context())]
     del built[0].ConversionType
-    group = built[1].ContentSequence[-1].ContentSequence[0]
-    group.ContentSequence = [item for item in group.ContentSequence if item.ValueType != "UIDREF"]
+    reported = next(item for name, item in content(built[1]) if name == "121058")
+    reported.ConceptCodeSequence[0].CodeValue = "P5-00000"
     picture, document = written([to_bytes(one) for one in built], tmp_path)
     assert any("ConversionType" in error for error in dciodvfy(picture))
     assert pixelmed(document)

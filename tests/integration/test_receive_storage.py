@@ -392,8 +392,7 @@ def test_other_services_are_not_negotiated(node):
     assert not association.accepted_contexts
 
 
-def test_uids_of_this_test_are_fresh_over_restarts(tmp_path):
-    """Acknowledged Instances survive a new server on the same folder."""
+def test_acknowledged_instances_survive_a_restart(tmp_path):
     uid = generate_uid()
     with running(tmp_path) as node:
         assert node.send(slice_of(1, instance=uid)) == [0x0000]

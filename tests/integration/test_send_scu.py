@@ -192,7 +192,7 @@ def test_a_wrong_called_ae_title_is_transient_with_the_reason(tmp_path: Path) ->
     with FakePacs() as pacs:
         answers = list(send_files(pacs.peer(ae_title="OTHER"), "NODE", three(tmp_path), QUICK))
     assert all(answer.lost and not answer.tried for answer in answers)
-    assert answers[0].reason == "association rejected: Called AE title not recognised (rejected permanent)"
+    assert answers[0].reason == "association rejected: Called AE title not recognised (permanent)"
 
 
 def test_nobody_listening_is_transient_connection_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dicomnode.detectors.discovery import discover
@@ -9,6 +11,8 @@ from dicomnode.dicom.references import SeriesReference
 from dicomnode.dicom.summary import SeriesSummary
 
 DETECTORS = discover().detectors
+CT_HEAD = {"Modality": "CT", "BodyPartExamined": "HEAD"}
+MR_BRAIN = {"Modality": "MR", "BodyPartExamined": "BRAIN"}
 
 
 def answer(name, **attributes):
@@ -42,20 +46,18 @@ def test_series_of_the_trained_kind_are_taken(name, attributes):
         ("cxr", {"Modality": "CT", "BodyPartExamined": "CHEST"}, "modality CT"),
         ("cxr", {"Modality": "DX", "BodyPartExamined": "HAND"}, "HAND"),
         ("cxr", {"Modality": "DX"}, "no body part"),
-        ("ct-head", {"Modality": "CT", "BodyPartExamined": "HEAD", "ImageType": ("ORIGINAL", "LOCALIZER")}, "localizer"),
-        ("ct-head", {"Modality": "CT", "BodyPartExamined": "HEAD", "ContrastBolusAgent": "X"}, "contrast"),
-        ("ct-head", {"Modality": "CT", "BodyPartExamined": "HEAD", "SeriesDescription": "CTA circle"}, "angiography"),
+        ("ct-head", CT_HEAD | {"ImageType": ("ORIGINAL", "LOCALIZER")}, "localizer"),
+        ("ct-head", CT_HEAD | {"ContrastBolusAgent": "X"}, "contrast"),
+        ("ct-head", CT_HEAD | {"SeriesDescription": "CTA circle"}, "angiography"),
         ("ct-head", {"Modality": "CT", "BodyPartExamined": "ABDOMEN", "StudyDescription": "Head"}, "ABDOMEN"),
         ("mr-brain-flair", {"Modality": "MR", "BodyPartExamined": "KNEE"}, "body part KNEE; .* trained on brain FLAIR"),
-        ("mr-brain-flair", {"Modality": "MR", "BodyPartExamined": "BRAIN", "SeriesDescription": "T1 MPRAGE"}, "FLAIR"),
-        ("mr-brain-flair", {"Modality": "MR", "BodyPartExamined": "BRAIN", "InversionTime": 900, "EchoTime": 3}, "FLAIR"),
-        ("mr-brain-flair", {"Modality": "MR", "BodyPartExamined": "BRAIN", "InversionTime": "x"}, "FLAIR"),
+        ("mr-brain-flair", MR_BRAIN | {"SeriesDescription": "T1 MPRAGE"}, "FLAIR"),
+        ("mr-brain-flair", MR_BRAIN | {"InversionTime": 900, "EchoTime": 3}, "FLAIR"),
+        ("mr-brain-flair", MR_BRAIN | {"InversionTime": "x"}, "FLAIR"),
     ],
 )  # fmt: skip
 def test_series_of_another_kind_are_refused_with_a_reason(name, attributes, reason):
     """The refusal names what does not fit."""
-    import re
-
     given = answer(name, **attributes)
     assert not given.accepted
     assert re.search(reason, given.reason), given.reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def test_a_higher_raw_score_never_lowers_the_score_and_raises_it_beyond_the_last
     """Ranking survives calibration."""
     healthy = [list(np.linspace(1, 2, 15)), list(np.linspace(1.1, 2.2, 17))]
     scores = [conformal_score(healthy, [raw, raw]) for raw in np.linspace(0, 4, 200)]
-    assert all(b >= a for a, b in zip(scores, scores[1:], strict=False))
+    assert all(b >= a for a, b in pairwise(scores))
     beyond = [conformal_score(healthy, [raw, raw]) for raw in (2.3, 2.6, 3.0)]
     assert beyond[0] < beyond[1] < beyond[2] < 1 - 1 / 33
 
@@ -29,9 +31,7 @@ def test_a_higher_raw_score_never_lowers_the_score_and_raises_it_beyond_the_last
 def test_a_healthy_patient_exceeds_the_threshold_at_most_at_the_stated_rate():
     """Split conformal: P(score >= 0.95) <= 0.05 for a new patient of the same population."""
     draw = np.random.default_rng(3)
-    hits = [
-        conformal_score([list(draw.normal(size=39))], [float(draw.normal())]) >= 0.95 for _ in range(4000)
-    ]
+    hits = [conformal_score([list(draw.normal(size=39))], [float(draw.normal())]) >= 0.95 for _ in range(4000)]
     assert 0.015 < np.mean(hits) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.detectors.discovery import collect, discover, package_sources
 
-GOOD = '''
+GOOD = """
 from dataclasses import dataclass
 from dicomnode.detectors.contract import Acceptance
 
@@ -22,7 +22,7 @@ class Mine:
     def load(self, model_folder, accelerator): raise NotImplementedError
 
 DETECTOR = Mine()
-'''
+"""
 
 
 @pytest.fixture
