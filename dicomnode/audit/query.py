@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, case, cast, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dicomnode.errors import Permanent
@@ -104,8 +104,8 @@ def _rows(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
 
 
 def _body_value(keyword: str) -> ColumnElement[str]:
-    """Spelled as in the index: with a bound path SQLite would not use it."""
-    return literal_column(f"json_extract(audit.body, '$.{keyword}')")
+    """A value of the body; none where an intruder left something that is no JSON."""
+    return case((func.json_valid(AuditRow.body), func.json_extract(AuditRow.body, f"$.{keyword}")))
 
 
 def _utc(value: str) -> str:

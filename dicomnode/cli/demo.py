@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -60,9 +61,11 @@ def demo(source: Path | None, out: Path, as_json: bool) -> int:
 
 def _print(report: DemoReport, out: Path) -> None:
     console = Console()
-    table = Table("study", "detector", "model", "outcome", "score", "seconds", "delivered", title="dicomnode demo")
+    table = Table("study", "detector", "model", "outcome", "score", "seconds", "delivered", box=SIMPLE_HEAD)
+    for column in table.columns:
+        column.overflow = "fold"
     for row in report.rows:
-        score = "" if row.score is None else f"{row.score:.3f} (threshold {row.threshold:.3f})"
+        score = "" if row.score is None else f"{row.score:.3f} (≥ {row.threshold:.2f} is a finding)"
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         outcome = f"{row.outcome}: {row.reason}" if row.outcome in ("not analysed", "failed") else row.outcome
         table.add_row(row.study, row.detector, row.model, outcome, score, seconds, row.delivered)

@@ -10,11 +10,11 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dicomnode.config.rules import Condition
 from dicomnode.dicom.aetitle import ae_title as valid_ae_title
-from dicomnode.dicom.references import require_uid
 
 RESULT_KINDS = ("sc", "sr")
 RESEARCH_BANNER = "RESEARCH – NOT FOR CLINICAL USE"
 
+_UID_ROOT = r"^[0-2](\.(0|[1-9][0-9]*))+$"
 _NOT_COMPARABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
 
 AETitle = Annotated[str, AfterValidator(valid_ae_title)]
@@ -37,7 +37,7 @@ class NodeSettings(_Table):
     data_dir: Path = Path("var")
     database: str = ""
     accelerator: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    uid_root: Annotated[str, AfterValidator(require_uid), Field(max_length=40)] = "2.25"
+    uid_root: Annotated[str, Field(pattern=_UID_ROOT, max_length=40)] = "2.25"
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     model_dir: Path | None = None
     console_host: str = "127.0.0.1"

@@ -17,11 +17,11 @@ Pair = tuple[Picture, Picture, str]
 
 BANNER = "RESEARCH – NOT FOR CLINICAL USE"
 WIDTH = 2320
-MAX_PAIRS = 3
+MAX_PAIRS = 2
 _MARGIN, _GAP, _PAIR_GAP = 48, 8, 40
-_TILE = {1: 720, 2: 520}
-_SMALL_TILE = 352
-_PAGE, _CARD, _TEXT, _DIM, _RULE = (13, 15, 18), (24, 27, 32), (236, 238, 240), (150, 158, 168), (52, 58, 66)
+_WIDEST = 1.4
+_TALL = {1: 720, 2: 440}
+_PAGE, _CARD, _TEXT, _DIM = (13, 15, 18), (24, 27, 32), (236, 238, 240), (150, 158, 168)
 _AMBER, _INK = (255, 176, 32), (20, 16, 8)
 _MISSING_GLYPHS = str.maketrans({"–": "-", "—": "-", "≥": ">=", "≤": "<=", "→": "->", "×": "x", "µ": "u", "ß": "ss"})
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -81,8 +81,7 @@ def _head() -> Image.Image:
 
 def _card(row: SheetRow) -> Image.Image:
     pairs = row.pairs[:MAX_PAIRS]
-    tile = _TILE.get(len(pairs), _SMALL_TILE)
-    pictures = [_pair(pair, tile) for pair in pairs]
+    pictures = [_pair(pair, _TALL[len(pairs)]) for pair in pairs]
     lines = textwrap.wrap(_printable("   |   ".join(row.facts)), 185, break_long_words=False)
     top = 76 + 32 * len(lines) + 16
     body = max((picture.height for picture in pictures), default=44)
@@ -100,24 +99,26 @@ def _card(row: SheetRow) -> Image.Image:
     return card
 
 
-def _pair(pair: Pair, tile: int) -> Image.Image:
+def _pair(pair: Pair, height: int) -> Image.Image:
+    """Source and overlay, equally tall, so that the anatomy has about the same size in both."""
     source, overlay, caption = pair
-    canvas = Image.new("RGB", (2 * tile + _GAP, tile + 36), _CARD)
+    fitted = [_fit(picture, height) for picture in (source, overlay)]
+    canvas = Image.new("RGB", (sum(picture.width for picture in fitted) + _GAP, height + 36), _CARD)
     draw = ImageDraw.Draw(canvas)
-    for column, (picture, label) in enumerate(((source, "sent"), (overlay, "received"))):
-        left = column * (tile + _GAP)
-        draw.rectangle((left, 36, left + tile - 1, 36 + tile - 1), fill=(0, 0, 0), outline=_RULE)
-        fitted = _fit(picture, tile)
-        canvas.paste(fitted, (left + (tile - fitted.width) // 2, 36 + (tile - fitted.height) // 2))
-        text = _printable(f"{label}: {caption}") if column == 0 and caption else label
-        draw.text((left, 24), text, _DIM, _font(20), anchor="ls")
+    left = 0
+    for picture, label in zip(fitted, (f"sent: {caption}" if caption else "sent", "received"), strict=True):
+        top = 36 + (height - picture.height) // 2
+        draw.rectangle((left, 36, left + picture.width - 1, 36 + height - 1), fill=(0, 0, 0))
+        canvas.paste(picture, (left, top))
+        draw.text((left, 24), _printable(label), _DIM, _font(20), anchor="ls")
+        left += picture.width + _GAP
     return canvas
 
 
-def _fit(picture: Picture, tile: int) -> Image.Image:
-    """Scale to fit a square of ``tile`` pixels, aspect kept; a picture of just that size stays as it is."""
+def _fit(picture: Picture, height: int) -> Image.Image:
+    """Scale to ``height`` pixels, aspect kept; a very wide picture to less. One of just that height stays as it is."""
     image = Image.fromarray(np.ascontiguousarray(picture, np.uint8)).convert("RGB")
-    scale = tile / max(image.size)
+    scale = min(height / image.height, _WIDEST * height / image.width)
     if scale == 1:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

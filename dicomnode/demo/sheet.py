@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from dicomnode.demo.contact_sheet import SheetRow
 
 Picture = npt.NDArray[np.uint8]
-PAIRS = 3
+PAIRS = 2
 
 
-def sheet_rows(series: Iterable[dict[str, Any]], sources: Sequence[Path], results: Sequence[Path]) -> list[SheetRow]:
-    """One row per Series that has overlays: the pictures with most colour, beside their source."""
+def sheet_rows(
+    series: Iterable[dict[str, Any]], sources: Sequence[Path], results: Sequence[Path], names: Mapping[str, str]
+) -> list[SheetRow]:
+    """One row per result: the pictures with most colour beside their source. ``names``: study UID to words."""
     headers = [dcmread(path, stop_before_pixels=True) for path in results]
     captures = [(path, header) for path, header in zip(results, headers, strict=True) if header.Modality == "OT"]
     places = {str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path for path in sources}
@@ -27,15 +29,17 @@ def sheet_rows(series: Iterable[dict[str, Any]], sources: Sequence[Path], result
     for item in series:
         study = item["StudyInstanceUID"]
         own = [path for path, header in captures if _source_of(header) in places and header.StudyInstanceUID == study]
-        rows.extend(_row(item, result, own, places) for result in item["results"])
+        name = names.get(study, study)
+        rows.extend(_row(name, item, result, own, places) for result in item["results"])
     return rows
 
 
-def _row(item: dict[str, Any], result: dict[str, Any], captures: list[Path], places: dict[str, Path]) -> SheetRow:
+def _row(
+    name: str, item: dict[str, Any], result: dict[str, Any], captures: list[Path], places: dict[str, Path]
+) -> SheetRow:
     shown = sorted(captures, key=_colourfulness, reverse=True)[:PAIRS]
     pairs = [_pair(path, places) for path in sorted(shown, key=_position)]
-    description = f"{item['Modality']} · {item['instances']} image(s)"
-    facts = [f"outcome: {result['outcome']}"]
+    facts = [f"outcome: {result['outcome']}", f"{item['instances']} image(s)"]
     if result["score"] is not None:
         facts.append(f"score {result['score']:.3f}, threshold {result['threshold']:.3f} (healthy percentile, 0..1)")
     if result["detector"]:
@@ -45,7 +49,7 @@ def _row(item: dict[str, Any], result: dict[str, Any], captures: list[Path], pla
     seconds = result["seconds_from_last_instance"]
     if seconds is not None:
         facts.append(f"delivered {seconds:.1f} s after the last instance")
-    return SheetRow(title=f"{description}   {item['StudyInstanceUID'][-12:]}", facts=facts, pairs=pairs)
+    return SheetRow(title=name, facts=facts, pairs=pairs)
 
 
 def _pair(path: Path, places: dict[str, Path]) -> tuple[Picture, Picture, str]:

@@ -61,11 +61,12 @@ def run_demo(source: Path | None, out: Path, work: Path, progress: Progress) -> 
     if not files:
         raise DicomNodeError(f"there is no DICOM file in {folder}")
     outcome = play(files, out, work, progress)
+    names = _descriptions(files)
     progress("contact sheet", 0, 1)
-    contact_sheet(sheet_rows(outcome.series, files, outcome.delivered), out / "contact-sheet.png")
+    pictures = sheet_rows(tuple(reversed(outcome.series)), files, outcome.delivered, names)
+    contact_sheet(pictures, out / "contact-sheet.png")
     progress("contact sheet", 1, 1)
     delivered = _kinds_by_study(outcome.delivered)
-    names = _descriptions(files)
     rows = tuple(
         _row(series, result, names, delivered) for series in reversed(outcome.series) for result in series["results"]
     )

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dicomnode.detectors.conformal import conformal_score, quantile_heat, reachable
+from dicomnode.detectors.conformal import conformal_score, false_positive_rate, quantile_heat, threshold_for
 from dicomnode.detectors.contract import Array, Calibration, Mask
 from dicomnode.errors import ConfigError
 
 METHOD = (
     "cross-conformal: p = (1 + number of held-back healthy patients with a raw score at least as high) / (n + 1), "
-    "score = 1 - p; counts are interpolated between healthy patients"
+    "score = 1 - p, with the place between two healthy patients as a fraction of one step"
 )
 
 
@@ -71,14 +71,14 @@ class ResidualCalibration(Scoring):
 
     ``healthy_series``: per fold, the raw scores of its held-back healthy patients. ``healthy_planes``: per fold, up
     to 200 quantiles of the plane scores of the same patients. ``heat``: (heat, combined residual) knots.
-    ``region_heat``: heat from which a pixel belongs to a region. ``region_share``: smallest region, as share of the
+    ``alpha``: wanted share of healthy patients at the threshold. ``region_heat``: heat from which a pixel belongs to a region. ``region_share``: smallest region, as share of the
     organ's area on its plane.
     """
 
     healthy_series: list[list[float]] = Field(min_length=1)
     healthy_planes: list[list[float]] = Field(min_length=1)
     heat: list[tuple[float, float]] = Field(min_length=2)
-    threshold: float = Field(gt=0, lt=1)
+    alpha: float = Field(gt=0, lt=1)
     region_heat: float = Field(gt=0, lt=1)
     region_share: float = Field(ge=0, lt=1)
     raw_unit: str
@@ -87,13 +87,18 @@ class ResidualCalibration(Scoring):
     def _usable(self) -> ResidualCalibration:
         if len(self.healthy_series) != len(self.healthy_planes):
             raise ValueError("healthy_series and healthy_planes have different numbers of folds")
-        if not reachable(self.n_patients, self.threshold):
-            raise ValueError(f"threshold {self.threshold} cannot be reached with {self.n_patients} healthy patients")
+        if false_positive_rate(self.n_patients, self.alpha) == 0:
+            raise ValueError(f"{self.n_patients} healthy patients are too few for a threshold at alpha {self.alpha}")
         return self
 
     @property
     def n_patients(self) -> int:
         return sum(len(fold) for fold in self.healthy_series)
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a series has findings: p <= alpha."""
+        return threshold_for(self.n_patients, self.alpha)
 
     def series_score(self, raws: list[float]) -> float:
         """The calibrated score of a series, 0..1, from its raw score by each fold."""
@@ -114,7 +119,7 @@ class ResidualCalibration(Scoring):
             method=METHOD,
             n_patients=self.n_patients,
             threshold=self.threshold,
-            expected_false_positive_rate=round(1.0 - self.threshold, 6),
+            expected_false_positive_rate=false_positive_rate(self.n_patients, self.alpha),
         )
 
 

@@ -25,7 +25,7 @@ class ScoreRule:
     map: tuple[tuple[str, float], ...]
     top_planes: int
     raw_unit: str
-    threshold: float = 0.95
+    alpha: float = 0.05
     region_heat: float = 0.9
     region_share: float = 0.004
 
@@ -56,7 +56,7 @@ def calibrate(folds: Sequence[HeldBack], rule: ScoreRule) -> ResidualCalibration
         healthy_series=[_by_patient(fold, raw, scoring) for fold, raw in zip(folds, raws, strict=True)],
         healthy_planes=[_quantiles(raw) for raw in raws],
         heat=_heat_knots(folds, scoring),
-        threshold=rule.threshold,
+        alpha=rule.alpha,
         region_heat=rule.region_heat,
         region_share=rule.region_share,
         raw_unit=rule.raw_unit,

@@ -170,7 +170,7 @@ def _plane_rates(detector: ResidualDetector, judged: Sequence[Judged]) -> dict[s
     hits: dict[str, list[bool]] = {}
     for item in judged:
         score = detector.calibration.plane_score_of([float(raw) for raw in item.raws])
-        hits.setdefault(f"label {item.picture.label}", []).append(score >= detector.calibration.threshold)
+        hits.setdefault(f"label {item.picture.label}", []).append(score >= 1.0 - detector.calibration.alpha)
     return {label: round(float(np.mean(found)), 3) for label, found in sorted(hits.items())}
 
 

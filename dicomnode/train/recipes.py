@@ -98,10 +98,10 @@ _CT = Recipe(
     unit=80.0 / 255.0,
     networks=(NetworkRecipe(_AE_U, 40_000), NetworkRecipe(_DAE_CT, 25_000)),
     rule=ScoreRule(
-        plane=(("ae-u", 0.05, 1.0), ("dae", 0.05, 1.0)),
+        plane=(("dae", 0.05, 1.0), ("ae-u", 1.0, 0.3)),
         map=(("dae", 1.0),),
         top_planes=3,
-        raw_unit="mean over the 3 highest planes of AE-U and DAE residuals inside the skull, each healthy median = 1",
+        raw_unit="mean over the 3 highest planes of DAE + 0.3 AE-U residual inside the skull, each healthy median = 1",
     ),
     mirror=True,
     rotate=12.0,

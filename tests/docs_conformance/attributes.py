@@ -21,9 +21,8 @@ SHARED: dict[str, tuple[str, str]] = {
     "ManufacturerModelName": (AUTO, "name of the detector"),
     "DeviceSerialNumber": (AUTO, "SHA-256 of the weights"),
     "SoftwareVersions": (AUTO, "of the node, the detector, the model"),
-    "ContributingEquipmentSequence": (AUTO, "one item: the algorithm, purpose (109102, DCM), Device UID that changes "
-    "with the weights"),
-}  # fmt: skip
+    "ContributingEquipmentSequence": (AUTO, "the algorithm, (109102, DCM); its Device UID changes with the weights"),
+}
 
 CAPTURE: dict[str, tuple[str, str]] = {
     "SOPClassUID": (FIXED, "Secondary Capture Image Storage"),

@@ -1,4 +1,4 @@
-"""SOP Classes, Transfer Syntaxes, Presentation Contexts and identification, from dicom/, receive/, deliver/, assemble/."""
+"""SOP Classes, Transfer Syntaxes, Presentation Contexts, identification: from dicom/, receive/, deliver/, assemble/."""
 
 from __future__ import annotations
 
@@ -43,10 +43,7 @@ def sections() -> dict[str, str]:
         "storage-scp-sop-classes": _storage_classes(),
         "storage-scp-transfer-syntaxes": _transfer_syntaxes(),
         "verification-scp-contexts": _accepted_verification(),
-        "storage-scu-contexts": _proposed(
-            contexts_for([_Result(SECONDARY_CAPTURE), _Result(COMPREHENSIVE_3D_SR)]), "SCU"
-        )
-        + f"\n\nAt most {MAX_CONTEXTS} Presentation Contexts per Association; more files than that needs, more Associations.",
+        "storage-scu-contexts": _results(),
         "verification-scu-contexts": _proposed([build_context(VERIFICATION)], "SCU"),
         "query-scu-contexts": _proposed([_find_context()], "SCU"),
         "query-scu-keys": _find_keys(),
@@ -67,8 +64,12 @@ def _overview() -> str:
 
 
 def _storage_classes() -> str:
-    rows = ((UID(uid).name, f"`{uid}`", "image" if is_image(uid) else "kept only") for uid in sorted_classes())
+    rows = ((_name(uid), f"`{uid}`", "image" if is_image(uid) else "kept only") for uid in sorted_classes())
     return table(("SOP Class", "UID", "use"), rows)
+
+
+def _name(uid: str) -> str:
+    return f"{UID(uid).name} (retired)" if UID(uid).is_retired else str(UID(uid).name)
 
 
 def sorted_classes() -> list[str]:
@@ -78,7 +79,7 @@ def sorted_classes() -> list[str]:
 
 def _transfer_syntaxes() -> str:
     rows = (
-        (place, UID(uid).name, f"`{uid}`", "decoded" if decodable(uid) else "kept, answered *not analysed*")
+        (place, _name(uid), f"`{uid}`", "decoded" if decodable(uid) else "kept, answered *not analysed*")
         for place, uid in enumerate(PREFERENCE, 1)
     )
     return table(("preference", "Transfer Syntax", "UID", "pixels"), rows)
@@ -98,14 +99,18 @@ def _accepted_verification() -> str:
     return _contexts([(VERIFICATION, tuple(UNCOMPRESSED))], "SCP")
 
 
+def _results() -> str:
+    contexts = contexts_for([_Result(SECONDARY_CAPTURE), _Result(COMPREHENSIVE_3D_SR)])
+    limit = f"At most {MAX_CONTEXTS} Presentation Contexts per Association; files that need more go over further ones."
+    return f"{_proposed(contexts, 'SCU')}\n\n{limit}"
+
+
 def _proposed(contexts: Iterable[PresentationContext], role: str) -> str:
     return _contexts([(str(one.abstract_syntax), tuple(map(str, one.transfer_syntax))) for one in contexts], role)
 
 
 def _contexts(pairs: Iterable[tuple[str, tuple[str, ...]]], role: str) -> str:
-    rows = [
-        (UID(sop_class).name, f"`{sop_class}`", _syntaxes(syntaxes), role, "none") for sop_class, syntaxes in pairs
-    ]
+    rows = [(UID(sop_class).name, f"`{sop_class}`", _syntaxes(syntaxes), role, "none") for sop_class, syntaxes in pairs]
     return table(("Abstract Syntax", "UID", "Transfer Syntaxes", "role", "extended negotiation"), rows)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.charset import python_encoding
-from pydicom.dataset import Dataset
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import UID
@@ -23,7 +23,17 @@ from tests.report_fixtures import context, findings, no_findings, source
 _OWN_GRID = (512, 512)
 _ENLARGED = (64, 64)
 _OPTIONAL = ("StudyDescription", "InstitutionName", "BodyPartExamined", "SliceThickness")
-_TYPE_2 = ("StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyID")
+_TYPE_2 = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+)
 
 
 def sections() -> dict[str, str]:
@@ -87,7 +97,9 @@ def _sparse() -> Iterator[Dataset]:
 
 def _documents(made: Sequence[Dataset]) -> tuple[Dataset, Dataset]:
     """Root and regions document of the rich source."""
-    root, regions = (one for one in made if one.SOPClassUID == COMPREHENSIVE_3D_SR and "PredecessorDocumentsSequence" in one)
+    root, regions = (
+        one for one in made if one.SOPClassUID == COMPREHENSIVE_3D_SR and "PredecessorDocumentsSequence" in one
+    )
     return root, regions
 
 
@@ -100,7 +112,9 @@ def _attributes(made: Sequence[Dataset], origins: dict[str, tuple[str, str]]) ->
         if keyword not in known:
             raise ValueError(f"attributes.py does not say where {keyword} comes from")
         where, words = known[keyword]
-        rows.append((dictionary_description(tag), str(Tag(tag)), dictionary_VR(tag), _presence(made, tag), where, words))
+        rows.append(
+            (dictionary_description(tag), str(Tag(tag)), dictionary_VR(tag), _presence(made, tag), where, words)
+        )
     missing = {key for key in origins if tag_for_keyword(key) not in found}
     if missing:
         raise ValueError(f"attributes.py speaks of attributes that no result has: {sorted(missing)}")
@@ -163,7 +177,9 @@ def _own_codes() -> str:
 def _standard_codes() -> str:
     reported = (codes.procedure_reported(modality) for modality in ("CT", "MR", ""))
     others = dict.fromkeys((*(one for one in _all_codes() if one.scheme_designator != codes.SCHEME), *reported))
-    return table(("code value", "scheme", "meaning"), ((one.value, one.scheme_designator, one.meaning) for one in others))
+    return table(
+        ("code value", "scheme", "meaning"), ((one.value, one.scheme_designator, one.meaning) for one in others)
+    )
 
 
 def _series_numbers() -> str:

@@ -50,28 +50,30 @@ def _toml(value: Any) -> str:
 def _range(metadata: list[Any]) -> str:
     signs = {Ge: "≥", Gt: ">", Le: "≤"}
     bounds = [
-        f"{signs[type(one)]} {next(iter(dataclasses.asdict(one).values())):g}"
-        for one in metadata
-        if type(one) in signs
+        f"{signs[type(one)]} {next(iter(dataclasses.asdict(one).values()))}" for one in metadata if type(one) in signs
     ]
     return ", ".join(bounds)
 
 
 def _fixed() -> str:
     limits, tries, header = association.SendLimits(), back_off.BackOff(), HeaderLimits()
+    reply = f"{limits.dimse_s:g} s, and what the size needs at {limits.slowest_bytes_s / 1024:g} KiB/s"
+    pause = f"random up to {tries.base_s:g} s, doubled each time, at most {tries.cap_s:g} s"
+    again = f"after {asking.ASK_AGAIN_S:g} s at the earliest, and only when Instances came since"
+    bounds = f"{header.elements:,} elements, {header.depth} levels, {header.inflated_bytes // 2**20} MiB inflated"
     rows = [
         ("Storage SCU: TCP connection", f"{limits.connect_s:g} s"),
         ("Storage SCU: A-ASSOCIATE and A-RELEASE response", f"{limits.acse_s:g} s"),
-        ("Storage SCU: C-STORE response", f"{limits.dimse_s:g} s, and what the size needs at {limits.slowest_bytes_s / 1024:g} KiB/s"),
+        ("Storage SCU: C-STORE response", reply),
         ("Storage SCU: peer reads nothing while we write", f"{limits.stall_s:g} s"),
         ("Storage SCU: largest PDU that we receive", f"{limits.max_pdu} bytes"),
         ("Storage SCU: destinations served at a time", f"{worker.PARALLEL}, each by one Association"),
-        ("Storage SCU: back-off between attempts", f"random up to {tries.base_s:g} s, doubled each time, at most {tries.cap_s:g} s"),
+        ("Storage SCU: back-off between attempts", pause),
         ("Storage SCU: given up after", f"{tries.give_up_after_s / back_off.DAY_S:g} days"),
         ("Storage SCU: attempts in which a lost batch goes out whole", f"{ledger.WHOLE_AGAIN}"),
         ("Query SCU: every step", f"{finding.TIMEOUT_S:g} s"),
-        ("Query SCU: same Series asked again", f"after {asking.ASK_AGAIN_S:g} s at the earliest, and only when Instances came since"),
+        ("Query SCU: same Series asked again", again),
         ("Query SCU: peer that did not answer", f"left alone for {asking.SILENT_SENDER_S:g} s"),
-        ("Storage SCP: header of one Instance", f"{header.elements:,} elements, {header.depth} levels, {header.inflated_bytes // 2**20} MiB inflated"),
-    ]  # fmt: skip
+        ("Storage SCP: header of one Instance", bounds),
+    ]
     return table(("parameter", "value"), rows)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import dicomnode.receive
 from dicomnode.assemble import finding
+from dicomnode.deliver.ledger import WHOLE_AGAIN
 from dicomnode.dicom.status import Disposition, Status, describe_status, storage_disposition
 from dicomnode.receive import admission
 from dicomnode.receive.admission import Rejection
 from tests.docs_conformance.markdown import table
 
 _PROVIDED = {
-    Status.SUCCESS: "The file is fsynced under its final name, its folder too, and its database row and audit record are "
+    Status.SUCCESS: "The file is fsynced under its final name, its folder too, its database row and audit record are "
     "committed. Also for an Instance that came before with the same bytes (counted, kept once), and for one that came "
     "before with other bytes (kept beside the first as a *conflict*, shown, never analysed).",
     Status.OUT_OF_RESOURCES: "Disk below `receive.min_free_bytes`, disk or database failure, or the node is stopping. "
@@ -79,10 +80,11 @@ def _handled() -> str:
         (f"`{code}`", words, disposition.value, _ACTIONS[disposition]) for code, words, disposition in handled_codes()
     ]
     lost = storage_disposition(None)
-    rows.append(
-        ("none", "no response in time, Association lost", lost.value, _ACTIONS[lost] + " The whole batch again, up to "
-         "three times; then only what was not acknowledged.")
-    )  # fmt: skip
+    again = (
+        f"{_ACTIONS[lost]} The whole batch again in the first {WHOLE_AGAIN} attempts, then only what was not "
+        "acknowledged: derived UIDs make sending again harmless."
+    )
+    rows.append(("none", "no response in time, Association lost", lost.value, again))
     return table(("code", "meaning", "taken as", "behaviour"), rows)
 
 
@@ -105,13 +107,19 @@ def _meaning(code: int) -> tuple[str, Disposition] | None:
 
 def _query() -> str:
     pending = ", ".join(f"`0x{code:04X}`" for code in finding.PENDING)
+    counted = (
+        "The number of Series Related Instances, or else of IMAGE level matches, is taken as the count of the Series; "
+        "no match is no answer."
+    )
+    other = (
+        f"No answer: the Series is decided by other evidence. The same after {finding.TIMEOUT_S:g} s and after "
+        f"{finding.MAX_ANSWERS:,} matches."
+    )
     rows = [
         (pending, "Pending", "The answer is counted when it is about the Series asked for."),
-        (f"`0x{finding.SUCCESS:04X}`", "Success", "The number of Series Related Instances, or else of IMAGE level "
-         "matches, is taken as the count of the Series; no match is no answer."),
-        ("any other, or none", "", f"No answer: the Series is decided by other evidence. The same after {finding.TIMEOUT_S:g} s "
-         f"and after {finding.MAX_ANSWERS:,} matches."),
-    ]  # fmt: skip
+        (f"`0x{finding.SUCCESS:04X}`", "Success", counted),
+        ("any other, or none", "", other),
+    ]
     return table(("code", "service status", "behaviour"), rows)
 
 

@@ -34,7 +34,7 @@ FAULTS = {
     "date": ("[node]\nhost = 2026-01-01\n", 2, "a date or time has to be a text in quotes"),
     "out of range": ("[node]\nport = 65536\n", 2, "node.port"),
     "AE title too long": ('[node]\nae_title = "SEVENTEENLETTERS!"\n', 2, "node.ae_title: an AE title"),
-    "UID root": ('[node]\nuid_root = "1.02"\n', 2, "not a valid DICOM UID"),
+    "UID root": ('[node]\nuid_root = "1.02"\n', 2, "node.uid_root"),
     "accelerator": ('[node]\naccelerator = "gpu"\n', 2, "node.accelerator"),
     "missing key": ('\n[[peer]]\nname = "a"\nae_title = "A"\nhost = "h"\n', 2, "peer[1].port: Field required"),
     "TLS without authority": (PEER + 'tls = { cert = "c.pem" }\n', 6, "peer[1].tls.ca: Field required"),
