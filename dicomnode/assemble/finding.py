@@ -11,7 +11,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicomnode.config import Peer
-from dicomnode.dicom.uids import derived_uid
+from dicomnode.dicom.tls import client_context
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
+from dicomnode.errors import Transient
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 TIMEOUT_S = 5.0
@@ -35,11 +37,11 @@ def count_by_find(ae_title: str, peer: Peer, series: Counted) -> int | None:
     """
     ae = AE(ae_title)
     ae.add_requested_context(STUDY_ROOT_FIND)
-    ae.implementation_class_uid = derived_uid("dicomnode", "implementation")
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
     try:
         association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=_tls(peer))
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError, Transient):
         return None
     if not association.is_established:
         return None
@@ -96,11 +98,6 @@ def _responses(association: Association, query: Dataset) -> Iterator[tuple[Datas
 
 
 def _tls(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
-    """TLS towards the peer (PS3.15 B.12: 1.2 or newer). Raises OSError when a file cannot be read."""
     if peer.tls is False:
         return None
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(peer.tls.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if peer.tls.cert is not None:
-        context.load_cert_chain(str(peer.tls.cert), str(peer.tls.key) if peer.tls.key else None)
-    return context, peer.host
+    return client_context(peer.tls.ca, peer.tls.cert, peer.tls.key), peer.host

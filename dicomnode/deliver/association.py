@@ -17,6 +17,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket
 
 from dicomnode.config.model import Peer, TlsFiles
+from dicomnode.dicom.tls import client_context
 from dicomnode.errors import Permanent, Transient
 
 
@@ -176,19 +177,6 @@ def _why_unreachable(peer: Peer, address: str, seconds: float, limits: SendLimit
 
 
 def _tls_args(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
-    return (tls_context(peer.tls), peer.host) if isinstance(peer.tls, TlsFiles) else None
-
-
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """A client context after BCP 195 (PS3.15 B.12): TLS 1.2 or newer, peer certificate and host name verified.
-
-    Raises Transient when a file cannot be used: the operator can mend it.
-    """
-    try:
-        context = ssl.create_default_context(cafile=str(files.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if files.cert:
-            context.load_cert_chain(files.cert, files.key)
-    except (OSError, ValueError) as error:
-        raise Transient("TLS: the certificate or key files of this peer cannot be used") from error
-    return context
+    if not isinstance(peer.tls, TlsFiles):
+        return None
+    return client_context(peer.tls.ca, peer.tls.cert, peer.tls.key), peer.host

@@ -70,9 +70,9 @@ class ResidualCalibration(Scoring):
     """Everything that turns residual maps into calibrated answers.
 
     ``healthy_series``: per fold, the raw scores of its held-back healthy patients. ``healthy_planes``: per fold, up
-    to 200 quantiles of the plane scores of the same patients. ``heat``: (heat, combined residual) knots.
-    ``alpha``: wanted share of healthy patients at the threshold. ``region_heat``: heat from which a pixel belongs to a region. ``region_share``: smallest region, as share of the
-    organ's area on its plane.
+    to 200 quantiles of the plane scores of the same patients. ``heat``: (heat, combined residual) knots. ``alpha``:
+    wanted share of healthy patients at the threshold. ``region_heat``: heat from which a pixel belongs to a region.
+    ``region_share``: smallest region, as share of the organ's area on its plane.
     """
 
     healthy_series: list[list[float]] = Field(min_length=1)

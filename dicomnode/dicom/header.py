@@ -62,6 +62,7 @@ ROUTING_KEYWORDS: frozenset[str] = frozenset({
     "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth",
     # acquisition
     "KVP", "ConvolutionKernel", "ContrastBolusAgent", "ScanOptions", "MagneticFieldStrength", "SequenceName",
+    "PulseSequenceName",
     "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "EchoTime", "RepetitionTime", "InversionTime",
     "FlipAngle", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier", "NumberOfTemporalPositions",
     "TemporalPositionIndex",

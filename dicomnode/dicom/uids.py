@@ -16,3 +16,7 @@ def derived_uid(*parts: str, uid_root: str = _UUID_ROOT) -> str:
     """
     number = str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)).int)
     return f"{uid_root}.{number[: 64 - len(uid_root) - 1]}"
+
+
+IMPLEMENTATION_CLASS_UID = derived_uid("dicomnode", "implementation")
+"""Implementation Class UID (0002,0012) of everything that dicomnode writes and of every association (PS3.7 D.3.3.2)."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 
 from dicomnode import __version__
-from dicomnode.dicom.uids import derived_uid
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
 
-IMPLEMENTATION_CLASS_UID = derived_uid("dicomnode", "implementation")
 IMPLEMENTATION_VERSION_NAME = f"DICOMNODE_{__version__}"[:16]
 
 

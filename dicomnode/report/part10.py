@@ -8,7 +8,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicomnode.dicom.uids import derived_uid
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
 from dicomnode.report.context import ReportContext
 
 
@@ -19,7 +19,7 @@ def add_file_meta(dataset: Dataset, context: ReportContext) -> None:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(derived_uid("dicomnode", "implementation"))
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = f"DICOMNODE_{context.software_version}"[:16]
     meta.SourceApplicationEntityTitle = context.ae_title
     dataset.file_meta = meta

@@ -50,9 +50,10 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One write transaction: committed at the end, rolled back when the block raises.
+        """One write transaction: it holds the write lock from its first statement, even a SELECT, to its commit.
 
-        Raises Transient when the database is locked beyond its time-out, full or unreadable.
+        Committed at the end, rolled back when the block raises. Raises Transient when the database is
+        locked beyond its time-out, full or unreadable.
         """
         with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -70,7 +71,8 @@ class Spool:
             temporary.replace(folder / name)
             _sync_folder(folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             reason = "disk full" if error.errno in FULL else f"disk error {error.errno}"
             raise Transient(f"spool: {reason}") from error
         return f"{area}/{name[:2]}/{name}"

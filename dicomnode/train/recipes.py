@@ -108,7 +108,7 @@ _CT = Recipe(
     min_organ_share=0.4,
     about={
         "description": "AE-U and DAE trained on head CT without intracranial haemorrhage only, inside the skull.",
-        "licence": "CC BY 4.0 (attribution)",
+        "licence": "CC BY 4.0 (attribution), as the data descriptor states for versions 1.2.0 and 1.3.0 of the data",
         "non_commercial": False,
         "attribution": ["Hssayeni et al., Intracranial Hemorrhage Segmentation (CT-ICH), Data 2020, 5(1):14"],
         "intended_use": "Research on anomaly detection in unenhanced axial head CT.",

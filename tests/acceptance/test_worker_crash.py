@@ -16,7 +16,7 @@ from tests.acceptance.node_process import NodeProcess
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
-PLUGIN = '''
+PLUGIN = """
 import os
 
 from dicomnode.detectors.contract import Acceptance
@@ -37,7 +37,7 @@ class Poison:
 
 
 DETECTOR = Poison()
-'''
+"""
 ROUTES = """
 [[route]]
 name = "poisoned"

@@ -155,10 +155,14 @@ def test_a_row_without_its_parent_is_refused(store: Store) -> None:
 
 
 def test_a_transaction_that_raises_leaves_nothing(store: Store) -> None:
-    with pytest.raises(LookupError), store.write() as session:
-        session.add(StudyRow(StudyInstanceUID="1.2.3", created_at=0.0))
-        session.flush()
-        raise LookupError
+    def break_off() -> None:
+        with store.write() as session:
+            session.add(StudyRow(StudyInstanceUID="1.2.3", created_at=0.0))
+            session.flush()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        break_off()
     assert store.scalar(select(StudyRow.id)) is None
 
 
@@ -170,9 +174,10 @@ def test_a_reader_keeps_its_snapshot_and_does_not_wait(store: Store) -> None:
     assert store.scalar(select(StudyRow.StudyInstanceUID)) == "1.2.3"
 
 
-def test_a_writer_takes_the_lock_when_it_begins(store: Store) -> None:
+def test_a_writer_holds_the_lock_from_its_first_read_on(store: Store) -> None:
     """Without BEGIN IMMEDIATE a SELECT would read before the lock, and the write would be lost or refused."""
-    with store.write():
+    with store.write() as session:
+        session.scalar(select(StudyRow.id))
         other = sqlite3.connect(store.path, timeout=0)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
@@ -182,13 +187,13 @@ def test_a_writer_takes_the_lock_when_it_begins(store: Store) -> None:
 def test_a_lock_beyond_the_time_out_is_transient(tmp_path: Path, store: Store) -> None:
     """trust.md R4."""
     hasty = open_store(tmp_path, busy_timeout_s=0.05)
-    with store.write():
+    with store.write() as session:
+        session.scalar(select(StudyRow.id))
         started = time.monotonic()
-        with pytest.raises(Transient, match="locked"), hasty.write():
-            pytest.fail("two writers at once")
+        with pytest.raises(Transient, match="locked"):
+            add_study(hasty, "1.2.3")
         assert time.monotonic() - started < 5
-    with hasty.write():
-        pass
+    add_study(hasty, "1.2.3")
     hasty.close()
 
 
@@ -199,9 +204,14 @@ def test_a_full_database_is_transient(store: Store) -> None:
         "(StudyInstanceUID, PatientID, AccessionNumber, StudyDate, StudyDescription, created_at) "
         "SELECT i, '', '', '', hex(zeroblob(4000)), 0 FROM n"
     )
-    with pytest.raises(Transient, match="full"), store.write() as session:
-        session.execute(text("PRAGMA max_page_count = 1"))
-        session.execute(text(many))
+
+    def fill() -> None:
+        with store.write() as session:
+            session.execute(text("PRAGMA max_page_count = 1"))
+            session.execute(text(many))
+
+    with pytest.raises(Transient, match="full"):
+        fill()
     assert store.scalar(select(StudyRow.id)) is None
 
 

@@ -1,0 +1,1 @@
+"""``python -m tests.bench``: reception beside peers, the way of a study, audit log and jobs."""
