@@ -88,7 +88,8 @@ def verify(session: Session) -> Verdict:
 
 _RAW = text(
     "SELECT seq, typeof(ts) || ' ' || typeof(kind) || ' ' || typeof(body) || ' ' || typeof(prev) || ' ' || typeof(hash)"
-    " AS types, CAST(ts AS BLOB) AS ts, CAST(kind AS BLOB) AS kind, CAST(body AS BLOB) AS body, prev, hash"
+    " AS types, CAST(ts AS BLOB) AS ts, CAST(kind AS BLOB) AS kind, CAST(body AS BLOB) AS body,"
+    " CAST(prev AS BLOB) AS prev, CAST(hash AS BLOB) AS hash"
     " FROM audit ORDER BY seq"
 )
 """The rows as they lie there: conversions would fail on bytes that are no text and numbers that are no bytes."""

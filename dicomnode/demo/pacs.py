@@ -36,14 +36,14 @@ class DemoPacs:
 
 
 @contextmanager
-def demo_pacs(folder: Path) -> Iterator[DemoPacs]:
-    """Run the PACS on a free loopback port."""
+def demo_pacs(folder: Path, port: int = 0) -> Iterator[DemoPacs]:
+    """Run the PACS on a loopback port, a free one unless ``port`` says which."""
     pacs = DemoPacs(folder)
     entity = AE(ae_title=AE_TITLE)
     entity.supported_contexts = StoragePresentationContexts
     entity.maximum_pdu_size = 0
     entity.add_supported_context("1.2.840.10008.1.1")
-    server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, pacs.keep)])
+    server: Any = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, pacs.keep)])
     pacs.port = server.socket.getsockname()[1]
     try:
         yield pacs

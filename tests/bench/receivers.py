@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 from sqlalchemy import func, select
 
@@ -127,10 +128,13 @@ class StorescpReceiver:
 
 
 class OrthancReceiver:
-    """Orthanc as it comes, with its SQLite index."""
+    """Orthanc as it comes, with its SQLite index; its DICOM side is DCMTK and gets the same environment."""
 
     name, ae_title, executable = "Orthanc", "ORTHANC", "Orthanc"
-    setting = "durable default: SQLite index, SyncStorageArea on; tags of each Instance indexed"
+    setting = (
+        "durable default: SQLite index, SyncStorageArea on, tags of each Instance indexed; TCP_NODELAY=1, without "
+        "which delayed acknowledgements hold each association at about 20 instances/s"
+    )
 
     def __init__(self, folder: Path) -> None:
         self._orthanc = Orthanc(folder)
@@ -146,7 +150,8 @@ class OrthancReceiver:
         return self._orthanc._process.pid
 
     def start(self) -> None:
-        self._orthanc.start()
+        with patch.dict(os.environ, NO_NAGLE):
+            self._orthanc.start()
 
     def stop(self) -> None:
         self._orthanc.stop()
