@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 from click.exceptions import Exit
 
 import dicomnode
-from dicomnode.cli.audit import audit
-from dicomnode.cli.demo import demo
-from dicomnode.cli.doctor import doctor
-from dicomnode.cli.jobs import jobs
-from dicomnode.cli.route import route
-from dicomnode.cli.send import send
-from dicomnode.cli.serve import serve
-from dicomnode.cli.show import detectors, models
-from dicomnode.cli.status import status
 from dicomnode.errors import ConfigError, DicomNodeError
 
 EPILOG = "Research software, not a medical device. Its results must not be used for clinical decisions."
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = {
+    "serve": "serve",
+    "demo": "demo",
+    "send": "send",
+    "status": "status",
+    "audit": "audit",
+    "route": "route",
+    "models": "show",
+    "detectors": "show",
+    "jobs": "jobs",
+    "doctor": "doctor",
+}
+"""Command to the module of this package that holds it; imported when it is asked for, so that each starts fast."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click decides the signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"dicomnode.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(dicomnode.__version__, prog_name="dicomnode")
 def cli() -> None:
     """A PACS-integrated DICOM AI node: receive, route, detect, report, deliver, audit."""
-
-
-for _command in (serve, demo, send, status, audit, route, models, detectors, jobs, doctor):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from sqlalchemy import text
 
 from dicomnode.audit import verify
 from dicomnode.deliver.scu import echo
-from dicomnode.detect.warm import accelerator_for
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
@@ -112,6 +111,8 @@ def _models(blueprint: Blueprint) -> Iterable[Diagnosis]:
 
 
 def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    from dicomnode.detect.warm import accelerator_for
+
     yield Diagnosis("accelerator", "ok", accelerator_for(blueprint.config.node.accelerator))
 
 

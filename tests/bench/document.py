@@ -29,8 +29,9 @@ _READING = """## Reading the figures
 - The clock runs from the start of the sender's processes to the end of the last: their start-up, the association set-up
   and the release are in it. After each run the receiver's own count is checked against what was sent.
 - The receivers do not do the same work. dicomnode acknowledges after fsync of file, folder and database row with its
-  audit record. Orthanc stores durably and indexes. storescp writes files into the page cache and answers: a power
-  failure would lose what it acknowledged. It shows the speed of the wire; it is no durable peer.
+  audit record. Orthanc syncs the file and not its index: a power failure may lose the last entries of the index, the
+  files stay. storescp writes files into the page cache and answers: a power failure would lose what it acknowledged.
+  It shows the speed of the wire; it is no durable peer.
 - Memory is the greatest sum of resident memory over a receiver's processes, sampled ten times a second; pages that
   processes share count more than once. dicomnode's are the receiving process and the supervisor, which imports the
   detectors and with them torch; nothing is analysed meanwhile.

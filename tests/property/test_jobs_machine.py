@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,20 @@ from dicomnode.store.schema import migrate
 from dicomnode.store.tables import JobRow
 
 LEASE_S = 10.0
+KEYS = st.sampled_from("abc")
 OWNERS = st.sampled_from(["w1", "w2"])
+
+
+@functools.cache
+def empty_database() -> bytes:
+    """The content of a migrated database: migrating for every example would take longer than the example."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/x.sqlite3")
+        migrate(store)
+        with store.engine.connect() as connection:
+            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.close()
+        return store.path.read_bytes()
 
 
 @dataclass
@@ -49,8 +63,9 @@ class Jobs(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.store = Store(f"sqlite:///{Path(self.folder.name) / 'x.sqlite3'}")
-        migrate(self.store)
+        path = Path(self.folder.name) / "x.sqlite3"
+        path.write_bytes(empty_database())
+        self.store = Store(f"sqlite:///{path}")
         self.now = 1000.0
         self.jobs: dict[str, Expected] = {}
 
@@ -63,7 +78,7 @@ class Jobs(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(key=st.sampled_from("abcdef"), priority=st.integers(-1, 1), wait=st.sampled_from([0.0, 0.0, 5.0]))
+    @rule(key=KEYS, priority=st.integers(-1, 1), wait=st.sampled_from([0.0, 0.0, 5.0]))
     def add(self, key: str, priority: int, wait: float) -> None:
         with self.store.write() as session:
             options = {"priority": priority, "not_before": self.now + wait if wait else 0.0}
@@ -88,6 +103,12 @@ class Jobs(RuleBasedStateMachine):
         assert job.attempt == expected.attempt
         return job
 
+    @rule(target=claimed, job=claimed, owner=OWNERS)
+    def lose_to_another(self, job: Job, owner: str) -> Any:
+        """The worker of ``job`` is taken for dead, and the next one starts while it still works."""
+        self.worker_is_gone(self.jobs[job.dedup_key].owner, crashed=False)
+        return self.take(owner)
+
     @rule(job=claimed, seconds=st.sampled_from([1.0, 20.0]))
     def keep(self, job: Job, seconds: float) -> None:
         if self._with_lease(job, lambda session: extend(session, job, self.now, seconds)):
@@ -110,7 +131,7 @@ class Jobs(RuleBasedStateMachine):
         if self._with_lease(job, lambda session: bury(session, job, "reason", self.now)):
             self._leave(job, "dead")
 
-    @rule(key=st.sampled_from("abcdef"))
+    @rule(key=KEYS)
     def resurrect(self, key: str) -> None:
         expected = self.jobs.get(key)
         number = self.store.scalar(select(JobRow.id).where(JobRow.dedup_key == key)) or 0
@@ -182,4 +203,4 @@ class Jobs(RuleBasedStateMachine):
 
 
 TestJobs = Jobs.TestCase
-TestJobs.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestJobs.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

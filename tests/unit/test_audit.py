@@ -168,7 +168,7 @@ def test_processes_and_threads_append_without_a_fork(tmp_path: Path) -> None:
         "DELETE FROM audit",
         "REPLACE INTO audit SELECT seq, ts, kind, '{}', prev, hash FROM audit WHERE seq = 3",
         "INSERT OR REPLACE INTO audit SELECT 6, ts, kind, '{}', prev, zeroblob(32) FROM audit WHERE seq = 6",
-        "REPLACE INTO audit SELECT 7, a.ts, a.kind, a.body, a.hash, b.hash FROM audit a, audit b WHERE a.seq = 6 AND b.seq = 2",
+        "REPLACE INTO audit SELECT 7, 0, 0, 0, a.hash, b.hash FROM audit a, audit b WHERE a.seq = 6 AND b.seq = 2",
         "INSERT OR REPLACE INTO audit SELECT 7, ts, kind, body, hash, hash FROM audit WHERE seq = 6",
         "INSERT INTO audit SELECT * FROM audit WHERE seq = 3 ON CONFLICT (seq) DO UPDATE SET body = '{}'",
         "INSERT INTO audit SELECT 8, ts, kind, body, hash, zeroblob(32) FROM audit WHERE seq = 6",

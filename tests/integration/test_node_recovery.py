@@ -1,0 +1,107 @@
+"""After a kill the next start frees what was held; a killed node is not held against its jobs, a killed worker is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from dicomnode.errors import ConfigError, Permanent
+from dicomnode.jobs import claim
+from dicomnode.jobs.leases import MAX_CRASHES, MAX_INTERRUPTIONS
+from dicomnode.node.locks import exclusive
+from dicomnode.node.recovery import child_started, child_stopped, recover
+from dicomnode.node.requeue import requeue_dead_job
+from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
+from dicomnode.store.spool import Spool
+from dicomnode.store.tables import AssignmentRow, AuditRow, JobRow, ProcessRow
+from tests.integration.detect_fixtures import complete_series
+
+
+@pytest.fixture
+def parts(tmp_path: Path):
+    store = Store(f"sqlite:///{tmp_path}/node.sqlite3")
+    migrate(store)
+    spool = Spool(tmp_path / "spool")
+    complete_series(store, spool)
+    yield store, spool
+    store.close()
+
+
+def take(store: Store, owner: str) -> None:
+    child_started(store, owner, "work", 1, 10.0)
+    with store.write() as session:
+        assert claim(session, ("detect",), owner, 25.0, 60.0) is not None
+
+
+def job_of(store: Store) -> JobRow:
+    with store.read() as session:
+        return session.scalars(select(JobRow)).one()
+
+
+def test_a_killed_node_frees_its_leases_and_counts_no_attempt(parts) -> None:
+    store, spool = parts
+    take(store, "detect-1")
+    assert recover(store, spool, ("work",), 20.0) == 1
+    job = job_of(store)
+    assert (job.state, job.attempt, job.crashes, job.interruptions) == ("ready", 0, 0, 1)
+    with store.read() as session:
+        assert session.get_one(ProcessRow, "detect-1").stopped_at == 20.0
+        assert session.scalars(select(AuditRow.kind)).all() == ["node recovered"]
+
+
+def test_another_role_is_left_alone(parts) -> None:
+    store, spool = parts
+    take(store, "detect-1")
+    assert recover(store, spool, ("receive",), 20.0) == 0
+    assert job_of(store).state == "leased"
+
+
+def test_a_worker_that_dies_again_and_again_ends_in_a_visible_failure(parts) -> None:
+    store, spool = parts
+    for number in range(MAX_CRASHES):
+        take(store, f"detect-{number}")
+        child_stopped(store, spool, f"detect-{number}", 20.0, crashed=True)
+    job = job_of(store)
+    assert (job.state, job.crashes) == ("dead", MAX_CRASHES)
+    with store.read() as session:
+        assignment = session.scalars(select(AssignmentRow)).one()
+        body = json.loads(session.scalars(select(AuditRow.body).where(AuditRow.kind == "dead letter")).one())
+    assert assignment.outcome == "failed"
+    assert body["StudyInstanceUID"]
+
+
+def test_a_series_that_takes_the_whole_node_down_ends_too(parts) -> None:
+    store, spool = parts
+    for number in range(MAX_INTERRUPTIONS):
+        take(store, f"detect-{number}")
+        recover(store, spool, ("work",), 20.0)
+    assert job_of(store).state == "dead"
+
+
+def test_an_operator_gives_a_dead_job_a_new_life(parts) -> None:
+    store, spool = parts
+    for number in range(MAX_CRASHES):
+        take(store, f"detect-{number}")
+        child_stopped(store, spool, f"detect-{number}", 20.0, crashed=True)
+    requeue_dead_job(store, job_of(store).id, 30.0)
+    job = job_of(store)
+    assert (job.state, job.crashes, job.attempt) == ("ready", 0, 0)
+    with store.read() as session:
+        assert session.scalars(select(AssignmentRow.outcome)).one() is None
+        assert "requeued by hand" in session.scalars(select(AuditRow.kind)).all()
+    with pytest.raises(Permanent):
+        requeue_dead_job(store, job.id, 31.0)
+
+
+def test_a_role_runs_once_per_data_folder(tmp_path: Path) -> None:
+    with exclusive(tmp_path, ("receive", "work")):
+        with pytest.raises(ConfigError, match="another node"), exclusive(tmp_path, ("work",)):
+            pass
+        with exclusive(tmp_path, ("deliver",)):
+            pass
+    with exclusive(tmp_path, ("work",)):
+        pass
