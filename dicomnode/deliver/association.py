@@ -18,6 +18,7 @@ from pynetdicom.transport import AssociationSocket
 
 from dicomnode.config.model import Peer, TlsFiles
 from dicomnode.dicom.tls import client_context
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Permanent, Transient
 
 
@@ -46,6 +47,8 @@ class _Entity(AE):
 
     def __init__(self, calling_ae: str, limits: SendLimits) -> None:
         super().__init__(ae_title=calling_ae)
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self.connection_timeout = limits.connect_s
         self.acse_timeout = limits.acse_s
         self.dimse_timeout = limits.dimse_s

@@ -36,6 +36,7 @@ __all__ = [
     "part10_offset",
     "read_header",
     "read_header_bytes",
+    "require_whole",
 ]
 
 # fmt: off
@@ -95,6 +96,7 @@ class HeaderLimits:
 
 
 _LIMITS = HeaderLimits()
+_WHOLE_LIMITS = HeaderLimits(elements=2_000_000)
 _Element = tuple[int, bytes, int, int]
 _ReadElement = Callable[[bytes | memoryview, int], _Element]
 
@@ -102,6 +104,9 @@ _ReadElement = Callable[[bytes | memoryview, int], _Element]
 class _Wanted(NamedTuple):
     elements: dict[int, tuple[str, str]]
     last_tag: int
+
+
+_EVERYTHING = _Wanted({}, 0xFFFFFFFF)
 
 
 def read_header(
@@ -134,6 +139,19 @@ def read_header_bytes(
     and ValueError for an unknown keyword.
     """
     return _read(MemorySource(data), 0, transfer_syntax_uid, _wanted(frozenset(keywords)), limits)
+
+
+def require_whole(data: bytes | memoryview, transfer_syntax_uid: str, *, limits: HeaderLimits = _WHOLE_LIMITS) -> None:
+    """Walk a bare data set to its end without reading values: every length, that of Pixel Data too, lies within it.
+
+    Encapsulated Pixel Data are walked fragment by fragment, each of which counts as an element (PS3.5 A.4). A
+    deflated data set is not inflated for this and passes. Raises MalformedHeader.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        return
+    source = MemorySource(data)
+    read_element = _reader_for(source, 0, transfer_syntax_uid)
+    _scan(source, 0, read_element, _EVERYTHING, limits)
 
 
 def part10_offset(data: bytes | memoryview) -> tuple[str, int]:
@@ -204,11 +222,15 @@ def _read(
         return {}
     if transfer_syntax in DEFLATED:
         source, offset = InflatingSource(source, offset, limits.inflated_bytes), 0
+    read_element = _reader_for(source, offset, transfer_syntax)
+    found, _ = _scan(source, offset, read_element, wanted, limits)
+    return _decode(found, wanted, big_endian=transfer_syntax == EXPLICIT_BIG_ENDIAN)
+
+
+def _reader_for(source: MemorySource, offset: int, transfer_syntax: str) -> _ReadElement:
     big_endian = transfer_syntax == EXPLICIT_BIG_ENDIAN
     implicit = transfer_syntax == IMPLICIT_LITTLE_ENDIAN
-    read_element = _element_reader(source, offset, implicit=implicit, big_endian=big_endian)
-    found, _ = _scan(source, offset, read_element, wanted, limits)
-    return _decode(found, wanted, big_endian=big_endian)
+    return _element_reader(source, offset, implicit=implicit, big_endian=big_endian)
 
 
 def _decode(

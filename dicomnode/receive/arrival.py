@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dicomnode.dicom.header import MalformedHeader, read_header_bytes
+from dicomnode.dicom.header import MalformedHeader, read_header_bytes, require_whole
 from dicomnode.dicom.references import InstanceReference, require_uid
 from dicomnode.dicom.status import Status
 from dicomnode.dicom.summary import Header
@@ -47,11 +47,12 @@ class RefusedInstance(Refusal):
 def examine(request: StoreRequest, keywords: Collection[str]) -> Examined:
     """Read the header of ``request`` and hold it against the command set.
 
-    Raises RefusedInstance: 0xC000 when the data set cannot be read or lacks a valid UID, 0xA900 when it is not
-    the Instance, or not of the SOP Class, that the command or the Presentation Context says (PS3.4 B.2.3).
+    Raises RefusedInstance: 0xC000 when the data set cannot be walked to its end or lacks a valid UID, 0xA900 when
+    it is not the Instance, or not of the SOP Class, that the command or the Presentation Context says (PS3.4 B.2.3).
     """
     try:
         header = read_header_bytes(request.data, request.TransferSyntaxUID, keywords)
+        require_whole(request.data, request.TransferSyntaxUID)
     except MalformedHeader as error:
         raise RefusedInstance(Status.CANNOT_UNDERSTAND, f"malformed data set: {error}") from error
     if "TransferSyntaxUID" in keywords:

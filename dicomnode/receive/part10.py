@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from dicomnode import __version__
-from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
-
-IMPLEMENTATION_VERSION_NAME = f"DICOMNODE_{__version__}"[:16]
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> bytes:

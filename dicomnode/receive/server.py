@@ -18,12 +18,11 @@ from pynetdicom.transport import AddressInformation
 from dicomnode.config import Config
 from dicomnode.dicom.sop_classes import VERIFICATION
 from dicomnode.dicom.status import Status
-from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
+from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receive.admission import Admission, Rejection, Request, plain_address
 from dicomnode.receive.arrival import StoreRequest
 from dicomnode.receive.contexts import accepted_contexts, storage_services
 from dicomnode.receive.listener import AssociationListener
-from dicomnode.receive.part10 import IMPLEMENTATION_VERSION_NAME
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
 from dicomnode.receive.scp import StorageScp

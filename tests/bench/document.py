@@ -33,8 +33,8 @@ _READING = """## Reading the figures
   files stay. storescp writes files into the page cache and answers: a power failure would lose what it acknowledged.
   It shows the speed of the wire; it is no durable peer.
 - Memory is the greatest sum of resident memory over a receiver's processes, sampled ten times a second; pages that
-  processes share count more than once. dicomnode's are the receiving process and the supervisor, which imports the
-  detectors and with them torch; nothing is analysed meanwhile.
+  processes share count more than once. dicomnode's are the receiving process and its supervisor; nothing is
+  analysed meanwhile.
 - Where other work ran on the machine (load average above), figures are lower bounds."""
 
 

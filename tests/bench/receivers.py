@@ -135,7 +135,7 @@ class OrthancReceiver:
 
     name, ae_title, executable = "Orthanc", "ORTHANC", "Orthanc"
     setting = (
-        "default (SyncStorageArea on, SQLite index, tags indexed) with TCP_NODELAY=1, without which an association gets "
+        "default (SyncStorageArea on, SQLite index of tags) with TCP_NODELAY=1, without which an association gets "
         "about 20 instances/s; durable in part: by strace one fdatasync per instance, for its file; folder and index "
         "are left to the operating system"
     )

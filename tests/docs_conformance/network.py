@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
@@ -13,6 +14,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.assemble import finding
+from dicomnode.config import Peer
 from dicomnode.deliver.association import SendLimits, _Entity
 from dicomnode.deliver.contexts import MAX_CONTEXTS, contexts_for
 from dicomnode.dicom.sop_classes import (
@@ -45,7 +47,7 @@ def sections() -> dict[str, str]:
         "verification-scp-contexts": _accepted_verification(),
         "storage-scu-contexts": _results(),
         "verification-scu-contexts": _proposed([build_context(VERIFICATION)], "SCU"),
-        "query-scu-contexts": _proposed([_find_context()], "SCU"),
+        "query-scu-contexts": _proposed(_asker().requested_contexts, "SCU"),
         "query-scu-keys": _find_keys(),
         "implementation": _implementation(),
     }
@@ -148,18 +150,27 @@ def _find_keys() -> str:
     return table(("level", "attribute", "tag", "VR", "matching"), rows)
 
 
-def _find_context() -> PresentationContext:
-    ae = AE()
-    ae.add_requested_context(finding.STUDY_ROOT_FIND)
-    return ae.requested_contexts[0]
+def _asker() -> AE:
+    """The AE with which the Query SCU would open its Association."""
+    seen: list[AE] = []
+
+    def associate(ae: AE, *_: Any, **__: Any) -> None:
+        seen.append(ae)
+        raise OSError
+
+    with patch.object(finding.AE, "associate", associate):
+        finding.count_by_find(
+            "ANY", Peer(name="any", ae_title="ANY", host="::1", port=1), finding.Counted("1.2", "1.3")
+        )
+    return seen[0]
 
 
 def _implementation() -> str:
-    sender, asker = _Entity("ANY", SendLimits()), AE()
+    sender, asker = _Entity("ANY", SendLimits()), _asker()
     rows = [
         ("Storage and Verification SCP; files that it writes", IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME),
         ("Storage and Verification SCU", sender.implementation_class_uid, sender.implementation_version_name),
-        ("Query SCU", IMPLEMENTATION_CLASS_UID, asker.implementation_version_name),
+        ("Query SCU", asker.implementation_class_uid, asker.implementation_version_name),
     ]
     cells = ((what, f"`{uid}`", f"`{_without_version(str(name))}`") for what, uid, name in rows)
     return table(("association", "Implementation Class UID", "Implementation Version Name"), cells)

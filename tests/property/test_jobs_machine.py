@@ -11,7 +11,16 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from sqlalchemy import select
 
 from dicomnode.errors import LeaseLost, Permanent
@@ -74,6 +83,7 @@ class Jobs(RuleBasedStateMachine):
             self.store.close()
             self.folder.cleanup()
 
+    @precondition(lambda self: self.jobs)
     @rule(seconds=st.sampled_from([0.5, 4.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -146,14 +156,21 @@ class Jobs(RuleBasedStateMachine):
         expected.state, expected.not_before = "ready", self.now
         expected.attempt = expected.crashes = expected.interruptions = 0
 
-    @rule()
-    def leases_run_out(self) -> None:
+    @precondition(lambda self: self._owners())
+    @rule(late=st.sampled_from([0.0, LEASE_S / 2, 3 * LEASE_S]))
+    def leases_run_out(self, late: float) -> None:
+        self.now += late
         with self.store.write() as session:
             dead = expire(session, self.now)
         self._gone(lambda job: job.until < self.now, dead, crashed=True)
 
-    @rule(owner=OWNERS, crashed=st.booleans())
-    def worker_is_gone(self, owner: str, crashed: bool) -> None:
+    @precondition(lambda self: self._owners())
+    @rule(which=st.integers(0, 1), crashed=st.booleans())
+    def a_worker_is_gone(self, which: int, crashed: bool) -> None:
+        owners = self._owners()
+        self.worker_is_gone(owners[which % len(owners)], crashed=crashed)
+
+    def worker_is_gone(self, owner: str, *, crashed: bool) -> None:
         with self.store.write() as session:
             dead = release_owner(session, owner, self.now, crashed=crashed)
         self._gone(lambda job: job.owner == owner, dead, crashed=crashed)
@@ -172,6 +189,9 @@ class Jobs(RuleBasedStateMachine):
             assert (row.lease_until is None) == (row.lease_owner is None) == (row.state != "leased")
             assert (row.finished_at is not None) == (row.state in ("done", "dead"))
             assert expected.results == (row.state == "done")
+
+    def _owners(self) -> list[str]:
+        return sorted({job.owner for job in self.jobs.values() if job.state == "leased"})
 
     def _with_lease(self, job: Job, step: Callable[[Any], None]) -> bool:
         try:
@@ -203,4 +223,4 @@ class Jobs(RuleBasedStateMachine):
 
 
 TestJobs = Jobs.TestCase
-TestJobs.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestJobs.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
