@@ -162,6 +162,8 @@ def _send_one(
         raise Transient("the file could not be read while it was sent") from error
     except ValueError:
         return SentStatus(file, Disposition.PERMANENT, None, "the data set cannot be encoded", tried=False)
+    except AttributeError:  # pynetdicom's answer to file meta information that pydicom cannot read
+        return SentStatus(file, Disposition.PERMANENT, None, "the file meta information is damaged", tried=False)
     except RuntimeError:
         return _not_tried(file, "the peer aborted the association")
     status = answer.get("Status")

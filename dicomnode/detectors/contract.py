@@ -147,10 +147,14 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class PlaneResult:
-    """Per plane: ``score`` 0..1 (calibrated), ``heat``: shape of the plane, float32 0..1 on the plane's own grid."""
+    """Per plane: ``score`` 0..1 (calibrated), ``heat``: shape of the plane, float32 0..1 on the plane's own grid.
+
+    ``left_out``: why the detector did not look at this plane, empty when it did; the score then means nothing.
+    """
 
     score: float
     heat: Array
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from dicomnode.detectors.ensemble import FoldEnsemble, unpack_weights
 from dicomnode.detectors.preprocess import PREPARATIONS, Preparation, Prepared, Rejected
 from dicomnode.detectors.regions import RegionRule, hottest_region, link_findings, plane_regions
 from dicomnode.detectors.resample import paste
+from dicomnode.detectors.validation import validation_parameters
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import Model, open_model
 
@@ -74,6 +75,7 @@ class ResidualDetector:
         self.ensemble = FoldEnsemble(unpack_weights(model.read_weights(), card.architecture), accelerator)
         self.size = int(card.preprocessing["size"])
         self._prefix = name
+        self._validation = validation_parameters(card.metrics)
         self._min_share = float(card.preprocessing.get("min_organ_share", 0.0))
         self._axial = bool(card.preprocessing.get("axial", False))
         self._prepare: Preparation = PREPARATIONS[str(card.preprocessing["preparation"])]
@@ -96,7 +98,8 @@ class ResidualDetector:
             return DetectionResult(Outcome.NOT_ANALYSED, reason=f"no plane could be analysed: {reason}")
         planes = [item for item in prepared if isinstance(item, Prepared)]
         scored = score_planes(self.ensemble, self.calibration, planes)
-        results = self._plane_results(volume, usable, planes, scored)
+        left_out = [item.reason if isinstance(item, Rejected) else "" for item in prepared]
+        results = self._plane_results(volume, left_out, planes, scored)
         raws = [self.calibration.series_raw(fold) for fold in scored.plane_raws]
         score = self.calibration.series_score(raws)
         found = score >= self.calibration.threshold
@@ -112,9 +115,13 @@ class ResidualDetector:
         )
 
     def _plane_results(
-        self, volume: Volume, usable: list[int], planes: list[Prepared], scored: Scored
+        self, volume: Volume, left_out: list[str], planes: list[Prepared], scored: Scored
     ) -> list[PlaneResult]:
-        results = [PlaneResult(0.0, np.zeros(plane.shape, np.float32)) for plane in volume.planes]
+        results = [
+            PlaneResult(0.0, np.zeros(plane.shape, np.float32), reason)
+            for plane, reason in zip(volume.planes, left_out, strict=True)
+        ]
+        usable = [index for index, reason in enumerate(left_out) if not reason]
         for i, (index, plane) in enumerate(zip(usable, planes, strict=True)):
             heat = self.calibration.heat_of(scored.combined[i]) * plane.mask
             pasted = np.clip(paste(heat, plane.box, volume.planes[index].shape), 0.0, 1.0)
@@ -150,6 +157,7 @@ class ResidualDetector:
             "folds": str(len(self.ensemble.folds)),
             "networks": " + ".join(self.ensemble.kinds),
             "region heat": f"{self.calibration.region_heat:g}",
+            **self._validation,
         }
 
 

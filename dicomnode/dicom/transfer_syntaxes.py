@@ -19,12 +19,13 @@ _OTHER = (
     "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     "1.2.840.10008.1.2.4.94",  # JPIP Referenced
     "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
+    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
 )
 
 ALL_TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
     dict.fromkeys((*UNCOMPRESSED, *map(str, AllTransferSyntaxes), *_RETIRED_JPEG, *_OTHER))
 )
-"""All of pydicom's, the retired JPEG processes that old archives still hold, and JPIP."""
+"""All of pydicom's, the retired JPEG processes that old archives still hold, JPIP and deflated frames."""
 
 
 def is_native(transfer_syntax_uid: str) -> bool:

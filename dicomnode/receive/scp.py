@@ -113,7 +113,7 @@ class StorageScp:
             "SOPInstanceUID": request.SOPInstanceUID,
             "status": describe_status(status),
         }
-        _log.warning("instance refused", extra={"association": association.id, "status": describe_status(status)})
+        _log.warning("instance refused", extra={key: body[key] for key in ("association", "status", "reason")})
         try:
             with self._store.write() as session:
                 append(session, Event.SECURITY_ALERT, body, moment(self._clock()))

@@ -9,13 +9,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, SecondaryCaptureImageStorage
 
-from dicomnode.detectors.contract import DetectionResult, Plane, Volume
+from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
 from dicomnode.report import codes
 from dicomnode.report.anatomy import body_part, laterality, recognisable
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import clock, envelope, series_description, software_versions
 from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation
-from dicomnode.report.legend import legend_for, notices
+from dicomnode.report.legend import legend_for, picture_notices
 from dicomnode.report.overlay import Picture, draw
 from dicomnode.report.transcribe import copied
 from dicomnode.report.window import Window, windows
@@ -87,7 +87,8 @@ def _add_image(dataset: Dataset, shot: _Shot, result: DetectionResult, context: 
     dataset.PatientOrientation = patient_orientation(shot.plane, shot.header)
     dataset.BurnedInAnnotation = "YES"
     dataset.RecognizableVisualFeatures = recognisable(shot.header)
-    dataset.ImageComments = "; ".join((context.banner, str(result.outcome), *notices(context)))
+    outcome = Outcome.NOT_ANALYSED if result.planes[shot.index].left_out else result.outcome
+    dataset.ImageComments = "; ".join((context.banner, str(outcome), *picture_notices(shot.index, result, context)))
     _add_lossy_history(dataset, shot.header)
 
 

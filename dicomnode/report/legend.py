@@ -13,6 +13,8 @@ from dicomnode.report.window import Window
 
 SUPERSEDES = "Replaces an earlier result: images arrived late"
 REGION_HEAT = "region heat"
+VALIDATION = "validation AUROC"
+WARNING = "warning"
 INCOMPLETE = "INCOMPLETE SERIES: not all images were received"
 
 
@@ -20,6 +22,8 @@ def legend_for(
     index: int, volume: Volume, header: Dataset, result: DetectionResult, context: ReportContext, window: Window
 ) -> Legend:
     """The legend of plane ``index``: outcome, scores with their threshold, slice, window, model, notices.
+
+    A plane that the detector left out says so instead of a score: it must not look like one without findings.
 
     Raises ValueError for a result without score or calibration.
     """
@@ -30,20 +34,28 @@ def legend_for(
     slice_score, _ = score_texts(result.planes[index].score, threshold)
     regions = sum(region.plane == index for finding in result.findings for region in finding.regions)
     alarming = result.outcome is Outcome.FINDINGS
+    headline, subline = "FINDINGS" if alarming else "NO FINDINGS", f"at threshold {threshold_text}"
+    left_out = result.planes[index].left_out
     return Legend(
-        headline="FINDINGS" if alarming else "NO FINDINGS",
+        headline="NOT ANALYSED" if left_out else headline,
         alarming=alarming,
-        subline=f"at threshold {threshold_text}",
+        subline=f"this image; series: {headline.lower()}" if left_out else subline,
         scores=(
             ("Series score", series_score),
-            ("Image score", slice_score),
-            ("Regions here", str(regions)),
+            ("Image score", "none" if left_out else slice_score),
+            ("Regions here", "none" if left_out else str(regions)),
         ),
-        facts=(*_where(index, volume, header), ("Window", window.text), ("", window.origin), *_who(context)),
+        facts=(
+            *_where(index, volume, header),
+            ("Window", window.text),
+            ("", window.origin),
+            *_who(context),
+            *_how_good(result),
+        ),
         display_threshold=context.display_threshold,
         banner=context.banner,
         region_heat=region_heat(result),
-        notices=notices(context),
+        notices=picture_notices(index, result, context),
     )
 
 
@@ -56,10 +68,27 @@ def region_heat(result: DetectionResult) -> float | None:
     return value if 0.0 <= value <= 1.0 else None
 
 
-def notices(context: ReportContext) -> tuple[str, ...]:
-    """What a reader must know beyond the result itself."""
-    said = (INCOMPLETE,) if context.incomplete else ()
-    return (*said, SUPERSEDES) if context.supersedes else said
+def notices(result: DetectionResult, context: ReportContext) -> tuple[str, ...]:
+    """What a reader must know beyond the result itself; the detector's own is its parameter "warning"."""
+    said = (
+        INCOMPLETE if context.incomplete else "",
+        SUPERSEDES if context.supersedes else "",
+        result.parameters.get(WARNING, ""),
+    )
+    return tuple(text for text in said if text)
+
+
+def picture_notices(index: int, result: DetectionResult, context: ReportContext) -> tuple[str, ...]:
+    """What a reader must know beside the picture of plane ``index``."""
+    left_out = result.planes[index].left_out
+    said = (f"IMAGE NOT ANALYSED: {left_out}",) if left_out else ()
+    return (*said, *notices(result, context))
+
+
+def _how_good(result: DetectionResult) -> tuple[tuple[str, str], ...]:
+    """The model's AUROC in validation, where the detector states it."""
+    figure = result.parameters.get(VALIDATION)
+    return (("AUROC", figure),) if figure else ()
 
 
 def _where(index: int, volume: Volume, header: Dataset) -> tuple[tuple[str, str], ...]:

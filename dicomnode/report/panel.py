@@ -63,7 +63,7 @@ class Sheet:
 def layout(rows: int, columns: int, legend: Legend) -> Sheet:
     """The sheet for an image of ``rows`` x ``columns``: type grows with the image, from 14 pixels on."""
     font = max(14, round(min(rows, columns * 1.25) / 38))
-    body = max(rows, round((_lines(legend) + 2.0) * font * _LINE))
+    body = max(rows, round((_lines(legend) + 1.6) * font * _LINE))
     footer = round(font * (2.5 + _LINE * len(legend.notices)))
     return Sheet(rows, columns, round(font * 15.5), body, footer, font)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -45,7 +46,7 @@ def series_report(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Dataset:
     """The root document: Finding Present or Absent, score and threshold for the whole Series (TID 1501)."""
-    return _report([_series_group(volume, headers, result, context)], volume, headers, context)
+    return _report([_series_group(volume, headers, result, context)], volume, headers, result, context)
 
 
 def regions_report(
@@ -54,10 +55,16 @@ def regions_report(
     """The regions document: one TID 1410 group per finding, with its region on the strongest plane."""
     site = _sites(headers[0])
     groups = [_region_group(finding, volume, site, result, context) for finding in result.findings]
-    return _report(groups, volume, headers, context)
+    return _report(groups, volume, headers, result, context)
 
 
-def _report(groups: Sequence[Group], volume: Volume, headers: Sequence[Dataset], context: ReportContext) -> Dataset:
+def _report(
+    groups: Sequence[Group],
+    volume: Volume,
+    headers: Sequence[Dataset],
+    result: DetectionResult,
+    context: ReportContext,
+) -> Dataset:
     report = MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=codes.procedure_reported(str(headers[0].get("Modality") or "")),
@@ -66,7 +73,7 @@ def _report(groups: Sequence[Group], volume: Volume, headers: Sequence[Dataset],
     root = report[0]
     last = len(root.ContentSequence) - 1
     root.ContentSequence.insert(last, image_library(volume.planes, headers))
-    for offset, text in enumerate((context.banner, *notices(context))):
+    for offset, text in enumerate((context.banner, *notices(result, context))):
         root.ContentSequence.insert(last + 1 + offset, _text(codes.COMMENT, text))
     return root
 
@@ -153,7 +160,7 @@ def _series_group(
     )
     content = group[0].ContentSequence
     content.append(_text(codes.CALIBRATION, calibration_text(result)))
-    content.append(_text(codes.COMPLETENESS, completeness_text(volume, context)))
+    content.append(_text(codes.COMPLETENESS, completeness_text(volume, result, context)))
     return group
 
 
@@ -179,10 +186,14 @@ def calibration_text(result: DetectionResult) -> str:
     return text
 
 
-def completeness_text(volume: Volume, context: ReportContext) -> str:
-    """How much of the Series was analysed, and remarks of the volume builder."""
+def completeness_text(volume: Volume, result: DetectionResult, context: ReportContext) -> str:
+    """How much of the Series was analysed, what was left out and why, and remarks of the volume builder."""
     state = "closed incomplete" if context.incomplete else "complete"
-    text = f"{len(volume.planes)} images analysed; series {state}, generation {context.generation}."
+    reasons = Counter(plane.left_out for plane in result.planes if plane.left_out)
+    n, analysed = len(volume.planes), len(volume.planes) - reasons.total()
+    text = f"{analysed} of {n} images analysed; series {state}, generation {context.generation}."
+    if reasons:
+        text += " Not analysed: " + "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common()) + "."
     return " ".join((text, *(f"Note: {note}." for note in volume.notes)))
 
 

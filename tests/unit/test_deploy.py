@@ -21,6 +21,7 @@ from dicomnode.cli import cli
 from dicomnode.config import Config, load_config
 from dicomnode.detectors.discovery import discover
 from dicomnode.models.registry import ModelRegistry
+from dicomnode.node.supervisor import DRAIN_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -81,8 +82,6 @@ def test_the_unit_allows_system_services_calls_only() -> None:
 
 
 def test_the_unit_waits_for_the_drain() -> None:
-    from dicomnode.node.supervisor import DRAIN_S
-
     assert int(directives()["TimeoutStopSec"][0]) > DRAIN_S
     node = compose()["services"]["node"]
     assert int(node["stop_grace_period"].removesuffix("s")) > DRAIN_S
