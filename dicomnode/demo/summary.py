@@ -14,7 +14,7 @@ from dicomnode.demo.phantoms import make_studies
 from dicomnode.demo.run import DemoOutcome, Progress, play
 from dicomnode.demo.sheet import sheet_rows
 from dicomnode.dicom.header import read_header
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import DicomNodeError, Permanent
 
 SEED = 20261121
 _KINDS = {"OT": "SC", "SR": "SR"}
@@ -55,11 +55,11 @@ class DemoReport:
 
 
 def run_demo(source: Path | None, out: Path, work: Path, progress: Progress) -> DemoReport:
-    """Run the demo on ``source``, or on phantoms made now. Raises DicomNodeError when it cannot run at all."""
+    """Run the demo on ``source``, or on phantoms made now. Raises Permanent when it cannot run at all."""
     folder = source if source is not None else _phantoms(work / "source", progress)
     files = dicom_files(folder)
     if not files:
-        raise DicomNodeError(f"there is no DICOM file in {folder}")
+        raise Permanent(f"there is no DICOM file in {folder}")
     outcome = play(files, out, work, progress)
     names = _descriptions(files)
     progress("contact sheet", 0, 1)
