@@ -39,9 +39,9 @@ class AuditFilter:
         """The rows in order, as they lie there (bytes for text). Raises Permanent for a time that is not ISO 8601."""
         wanted = select(AuditRow.seq)
         if self.patient is not None:
-            wanted = wanted.where(_body_value("PatientID") == self.patient)
+            wanted = wanted.where(body_value("PatientID") == self.patient)
         if self.study is not None:
-            wanted = wanted.where(_body_value("StudyInstanceUID") == self.study)
+            wanted = wanted.where(body_value("StudyInstanceUID") == self.study)
         if self.event is not None:
             wanted = wanted.where(AuditRow.kind == self.event.replace("_", " ").lower())
         if self.since is not None:
@@ -103,7 +103,7 @@ def _rows(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
         }
 
 
-def _body_value(keyword: str) -> ColumnElement[str]:
+def body_value(keyword: str) -> ColumnElement[Any]:
     """A value of the body; none where an intruder left something that is no JSON."""
     return case((func.json_valid(AuditRow.body), func.json_extract(AuditRow.body, f"$.{keyword}")))
 

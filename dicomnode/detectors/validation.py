@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CHANCE = 0.5
-WARNING = "In validation this model did not tell abnormal from normal"
+WARNING = "In validation this model did not tell diseased from healthy images"
 
 
 def validation_parameters(metrics: Mapping[str, Any]) -> dict[str, str]:

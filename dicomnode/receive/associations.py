@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
+from dicomnode.audit.query import body_value
 from dicomnode.receive.admission import Rejection, Request
 from dicomnode.receive.records import moment, transfer_body
 from dicomnode.receive.tally import End, OpenAssociation
@@ -94,8 +95,7 @@ def _proven(
     session: Session, ids: set[int], since: str
 ) -> tuple[list[dict[str, Any]], dict[tuple[int, str], Counter[str]]]:
     """Begin records of these Associations that have no counterpart, and what was recorded since per Study."""
-    association = func.json_extract(AuditRow.body, "$.association")
-    study = func.json_extract(AuditRow.body, "$.StudyInstanceUID")
+    association, study = body_value("association"), body_value("StudyInstanceUID")
     counted = (
         select(association, study, AuditRow.kind, func.count())
         .where(AuditRow.kind.in_(_COUNTED), AuditRow.ts >= since, association.in_(ids))

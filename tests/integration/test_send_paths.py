@@ -104,3 +104,16 @@ def test_our_own_ae_title_has_to_be_one() -> None:
     peer = Peer(name="p", ae_title="PACS", host="127.0.0.1", port=104)
     with pytest.raises(Permanent, match="our AE title"):
         list(send_paths([], peer, "A TITLE THAT IS TOO LONG", QUICK))
+
+
+def test_damaged_file_meta_information_is_told_and_the_other_files_are_sent(tmp_path: Path) -> None:
+    """pydicom finds no file meta information in a file whose first group is not 0002."""
+    for name in ("a", "b"):
+        make_file(tmp_path / name)
+    content = (tmp_path / "a").read_bytes()
+    stray = b"\x08\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
+    (tmp_path / "a").write_bytes(content[:132] + stray + content[144:])
+    with FakePacs() as pacs:
+        answers = list(send_paths([tmp_path], pacs.peer(), "SENDER", QUICK))
+    assert [answer.ok for answer in answers] == [False, True]
+    assert len(pacs.uids) == 1

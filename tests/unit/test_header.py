@@ -20,6 +20,7 @@ from dicomnode.dicom.header import (
     part10_offset,
     read_header,
     read_header_bytes,
+    require_whole,
 )
 from dicomnode.dicom.transfer_syntaxes import EXPLICIT_BIG_ENDIAN, EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
 
@@ -264,3 +265,57 @@ def test_files_that_are_not_dicom_and_special_files_are_refused(tmp_path: Path) 
 def test_an_unknown_keyword_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="not a DICOM keyword"):
         read_header_bytes(b"", EXPLICIT_LITTLE_ENDIAN, ["PatientIdentifier"])
+
+
+def fragments(*lengths: int, closed: bool = True) -> bytes:
+    """Encapsulated Pixel Data (PS3.5 A.4) with fragments of zeros."""
+    begin = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED) + item()
+    body = b"".join(item(length) + bytes(length) for length in lengths)
+    return begin + body + (item(tag=0xE0DD) if closed else b"")
+
+
+def test_every_file_of_the_pydicom_wheel_that_is_whole_is_found_whole() -> None:
+    cut = set()
+    for path in bundled_files():
+        data = path.read_bytes()
+        try:
+            syntax, offset = part10_offset(data)
+            read_header_bytes(data[offset:], syntax, ROUTING_KEYWORDS)
+        except MalformedHeader:
+            continue
+        try:
+            require_whole(memoryview(data)[offset:], syntax)
+        except MalformedHeader:
+            cut.add(path.name)
+    assert cut <= {"rtplan_truncated.dcm", "MR_truncated.dcm"}
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        explicit(0x7FE00010, b"OW", bytes(64), 66),
+        explicit(0x7FE00010, b"OW", bytes(64), 0xFFFFFFFE),
+        fragments(16, 16)[:-20],
+        fragments(16, closed=False),
+        fragments()[:-8] + item(0xFFFFFFFE) + bytes(32) + item(tag=0xE0DD),
+    ],
+    ids=["two bytes short", "four gigabytes", "cut fragment", "not closed", "fragment beyond the end"],
+)
+def test_pixel_data_beyond_the_end_of_the_data_set_are_refused(pixels: bytes) -> None:
+    data = explicit(0x00080060, b"CS", b"CT") + pixels
+    assert read_header_bytes(data, EXPLICIT_LITTLE_ENDIAN, ["Modality"]) == {"Modality": ("CT",)}
+    with pytest.raises(MalformedHeader):
+        require_whole(data, EXPLICIT_LITTLE_ENDIAN)
+
+
+@pytest.mark.parametrize(
+    "pixels", [explicit(0x7FE00010, b"OW", bytes(64)), fragments(16, 2, 0)], ids=["native", "encapsulated"]
+)
+@pytest.mark.parametrize("behind", [b"", bytes(3), explicit(0xFFFCFFFC, b"OB", bytes(10))])
+def test_whole_data_sets_with_or_without_padding_behind_are_whole(pixels: bytes, behind: bytes) -> None:
+    require_whole(explicit(0x00080060, b"CS", b"CT") + pixels + behind, EXPLICIT_LITTLE_ENDIAN)
+
+
+def test_more_fragments_than_the_limit_are_refused() -> None:
+    with pytest.raises(MalformedHeader, match="too many"):
+        require_whole(fragments(*[0] * 50), EXPLICIT_LITTLE_ENDIAN, limits=HeaderLimits(elements=40))

@@ -105,3 +105,11 @@ def test_private_storage_is_taken_and_other_services_are_not():
 
 def test_an_unknown_transfer_syntax_alone_is_not_accepted():
     assert accepted_contexts([build_context(CT_IMAGE, ["1.2.3.4.5"])]) == []
+
+
+@pytest.mark.parametrize("beyond", [2, 2**31])
+def test_pixel_data_that_end_beyond_the_data_set_are_refused(beyond):
+    pixels = (0x7FE0).to_bytes(2, "little") + (0x0010).to_bytes(2, "little") + (64 + beyond).to_bytes(4, "little")
+    with pytest.raises(RefusedInstance) as refusal:
+        examine(asked(data_set() + pixels + bytes(64)), ROUTING_KEYWORDS)
+    assert refusal.value.status == 0xC000

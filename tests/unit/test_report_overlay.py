@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicomnode.detectors.contract import Volume
+from dicomnode.detectors.contract import DetectionResult, Volume
+from dicomnode.report import build_results
 from dicomnode.report.colours import heat_colours
 from dicomnode.report.legend import legend_for, position_text
 from dicomnode.report.overlay import Picture, draw, enlargement
@@ -193,3 +194,41 @@ def test_report_text_is_brought_to_the_letters_of_the_font():
 )
 def test_report_scores_are_never_rounded_across_the_threshold(score, threshold, expected):
     assert score_texts(score, threshold) == expected
+
+
+def left_out(volume: Volume, result: DetectionResult, index: int = 0) -> DetectionResult:
+    """``result``, but the detector did not look at plane ``index``."""
+    planes = list(result.planes)
+    planes[index] = replace(planes[index], score=0.0, left_out="no brain on this plane")
+    return replace(result, planes=tuple(planes))
+
+
+def test_report_a_plane_that_was_not_looked_at_never_shows_a_score_or_no_findings():
+    volume, headers = source("CT", 2)
+    result = left_out(volume, no_findings(volume))
+    legend = legend_for(0, volume, headers[0], result, context(), BRAIN)
+    assert (legend.headline, legend.subline) == ("NOT ANALYSED", "this image; series: no findings")
+    assert dict(legend.scores)["Image score"] == "none"
+    assert any("no brain on this plane" in one for one in legend.notices)
+    other = legend_for(1, volume, headers[1], result, context(), BRAIN)
+    assert other.headline == "NO FINDINGS"
+    assert not other.notices
+
+
+def test_report_object_of_a_plane_that_was_not_looked_at_says_so_in_its_comment():
+    volume, headers = source("CT", 2)
+    first, second = build_results(
+        volume, headers, left_out(volume, findings(volume, ((1,),))), context(), frozenset({"sc"})
+    )
+    assert "not analysed" in first.dataset.ImageComments
+    assert "findings" in second.dataset.ImageComments
+    assert "not analysed" not in second.dataset.ImageComments
+
+
+def test_report_picture_shows_the_validation_figure_and_the_warning_of_the_detector():
+    volume, headers = source("CT", 1)
+    stated = {"validation AUROC": "0.51 (0.34-0.69)", "warning": "no better than a coin"}
+    result = replace(no_findings(volume), parameters=stated)
+    legend = legend_for(0, volume, headers[0], result, context(), BRAIN)
+    assert ("AUROC", "0.51 (0.34-0.69)") in legend.facts
+    assert legend.notices == ("no better than a coin",)

@@ -268,3 +268,22 @@ def test_report_reference_frame_outside_the_image_is_clipped_to_it():
     result = replace(result, findings=(replace(result.findings[0], regions=(wide,)),))
     box = next(item for _, item in content(documents(volume, headers, result)[1]) if item.ValueType == "SCOORD")
     assert list(box.GraphicData) == [0, 0, 64, 0, 64, 64, 0, 64, 0, 0]
+
+
+def test_report_planes_that_were_not_looked_at_are_counted_with_their_reasons():
+    volume, headers = source()
+    result = no_findings(volume)
+    planes = (*result.planes[:1], *(replace(plane, left_out="no brain") for plane in result.planes[1:]))
+    (root,) = documents(volume, headers, replace(result, planes=planes))
+    (text,) = texts(root, "COMPLETENESS")
+    assert text.startswith("1 of 3 images analysed")
+    assert "Not analysed: 2 x no brain." in text
+
+
+def test_report_warning_of_the_detector_is_a_comment_and_a_parameter():
+    volume, headers = source()
+    result = replace(no_findings(volume), parameters={"warning": "no better than a coin"})
+    (root,) = documents(volume, headers, result)
+    comments = [str(item.TextValue) for item in root.ContentSequence if item.ValueType == "TEXT"]
+    assert "no better than a coin" in comments
+    assert "warning=no better than a coin" in str(root)
