@@ -31,6 +31,8 @@ from dicomnode.errors import Permanent, Transient
 pynetdicom_settings.STORE_SEND_CHUNKED_DATASET = True
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+# What pydicom raises on file meta information, when pynetdicom reads it to find the data set. The last is a RuntimeError.
+_DAMAGED_META = (InvalidDicomError, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
 _UNREADABLE = (
     InvalidDicomError,
     OSError,
@@ -162,7 +164,7 @@ def _send_one(
         raise Transient("the file could not be read while it was sent") from error
     except ValueError:
         return SentStatus(file, Disposition.PERMANENT, None, "the data set cannot be encoded", tried=False)
-    except AttributeError:  # pynetdicom's answer to file meta information that pydicom cannot read
+    except _DAMAGED_META:
         return SentStatus(file, Disposition.PERMANENT, None, "the file meta information is damaged", tried=False)
     except RuntimeError:
         return _not_tried(file, "the peer aborted the association")

@@ -16,7 +16,7 @@ from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
 from dicomnode.detect.warm import WarmDetectors
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient
-from dicomnode.jobs import Job, claim, extend, retry, waiting
+from dicomnode.jobs import Job, extend, retry, run_until, take
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow
@@ -25,7 +25,6 @@ KINDS = ("detect",)
 LEASE_S = 120.0
 LIMIT_S = 1800.0
 MAX_ATTEMPTS = 3
-IDLE_S = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -48,22 +47,11 @@ class DetectWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; the running analysis is finished first."""
-        while not stop.is_set():
-            try:
-                busy = self.step()
-            except Transient as error:
-                _log.warning("database not available", extra={"error": str(error)})
-                busy = False
-            if not busy:
-                stop.wait(IDLE_S)
+        run_until(stop, self.step)
 
     def step(self) -> bool:
         """Do one job if there is one; returns whether there was."""
-        with self._store.read() as session:
-            if not waiting(session, KINDS, self._clock()):
-                return False
-        with self._store.write() as session:
-            job = claim(session, KINDS, self._owner, self._clock(), LEASE_S)
+        job = take(self._store, KINDS, self._owner, self._clock(), LEASE_S)
         if job is None:
             return False
         heart = _Heartbeat(self._store, job, self._clock)

@@ -1,6 +1,7 @@
 """Durable jobs: enqueue, claim, extend, finish, retry, dead letter. Knows no DICOM."""
 
 from dicomnode.jobs.leases import Job, claim, expire, extend, release_owner, waiting
+from dicomnode.jobs.loop import run_until, take
 from dicomnode.jobs.queue import bury, enqueue, finish, requeue, retry
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "release_owner",
     "requeue",
     "retry",
+    "run_until",
+    "take",
     "waiting",
 ]

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dicomnode.assemble import count_at_sender
 from dicomnode.config import Config
 from dicomnode.detectors.contract import Detector
-from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient
-from dicomnode.jobs import Job, bury, claim, retry, waiting
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent
+from dicomnode.jobs import Job, bury, retry, run_until, take
 from dicomnode.route import route_series
 from dicomnode.store.engine import Store
 
 KINDS = ("count", "route")
 LEASE_S = 60.0
-IDLE_S = 0.1
 MAX_ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
@@ -30,22 +29,11 @@ class FlowWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
-        while not stop.is_set():
-            try:
-                busy = self.step()
-            except Transient as error:
-                _log.warning("database not available", extra={"error": str(error)})
-                busy = False
-            if not busy:
-                stop.wait(IDLE_S)
+        run_until(stop, self.step)
 
     def step(self) -> bool:
         """Do one job if there is one; returns whether there was."""
-        with self._store.read() as session:
-            if not waiting(session, KINDS, time.time()):
-                return False
-        with self._store.write() as session:
-            job = claim(session, KINDS, self._owner, time.time(), LEASE_S)
+        job = take(self._store, KINDS, self._owner, time.time(), LEASE_S)
         if job is None:
             return False
         try:

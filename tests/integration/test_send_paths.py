@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dicomnode.deliver.send import MAX_LOST, find_dicom, send_paths
 from dicomnode.errors import Permanent
 from tests.integration.deliver_fixtures import SR, FakePacs, aborting, make_file
 
+Damage = Callable[[bytes], bytes]
 QUICK = SendLimits(connect_s=2.0, acse_s=1.0, dimse_s=1.0, stall_s=1.0, slowest_bytes_s=1e9)
 
 
@@ -106,14 +108,22 @@ def test_our_own_ae_title_has_to_be_one() -> None:
         list(send_paths([], peer, "A TITLE THAT IS TOO LONG", QUICK))
 
 
-def test_damaged_file_meta_information_is_told_and_the_other_files_are_sent(tmp_path: Path) -> None:
-    """pydicom finds no file meta information in a file whose first group is not 0002."""
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda head: b"\x08\x00\x00\x00UL\x04\x00\x00\x00\x00\x00" + head[12:],
+        lambda head: head[:12] + head[12:].replace(b"OB", b"ZZ", 1),
+    ],
+    ids=["no group 0002", "unknown VR"],
+)
+def test_damaged_file_meta_information_is_told_and_the_other_files_are_sent(tmp_path: Path, damage: Damage) -> None:
+    """It is the file's fault, not the peer's: the Association goes on."""
     for name in ("a", "b"):
         make_file(tmp_path / name)
     content = (tmp_path / "a").read_bytes()
-    stray = b"\x08\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
-    (tmp_path / "a").write_bytes(content[:132] + stray + content[144:])
+    (tmp_path / "a").write_bytes(content[:132] + damage(content[132:]))
     with FakePacs() as pacs:
         answers = list(send_paths([tmp_path], pacs.peer(), "SENDER", QUICK))
     assert [answer.ok for answer in answers] == [False, True]
-    assert len(pacs.uids) == 1
+    assert "file" in answers[0].text
+    assert (len(pacs.uids), pacs.associations) == (1, 1)

@@ -286,4 +286,4 @@ def test_report_warning_of_the_detector_is_a_comment_and_a_parameter():
     (root,) = documents(volume, headers, result)
     comments = [str(item.TextValue) for item in root.ContentSequence if item.ValueType == "TEXT"]
     assert "no better than a coin" in comments
-    assert "warning=no better than a coin" in str(root)
+    assert "warning=no better than a coin" in root.to_json()
