@@ -31,7 +31,14 @@ ae_title = "SCANNER"
 host = "127.0.0.1"
 port = 105
 """
-ROUTE = '[[route]]\nname = "{name}"\nwhen = {{ Modality = "{modality}" }}\ndetector = "d"\nsend_to = {to}\npriority = {priority}\n'
+ROUTE = """
+[[route]]
+name = "{name}"
+when = {{ Modality = "{modality}" }}
+detector = "d"
+send_to = {to}
+priority = {priority}
+"""
 
 
 class Willing:
