@@ -67,4 +67,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'system'}: {error.strerror or type(error).__name__}", err=True)
+        sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)

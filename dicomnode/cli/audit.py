@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from sqlalchemy.orm import Session
 
 from dicomnode.audit import AuditFilter, append, check_against, export_csv, find, verify
 from dicomnode.audit.events import Event
-from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
+from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json, print_table, visible
 from dicomnode.errors import Permanent
-from dicomnode.node.build import Blueprint
 from dicomnode.store.engine import Store
 
 
@@ -50,10 +50,8 @@ def list_rows(config_path: Path | None, as_json: bool, limit: int, **filters: An
     if as_json:
         print_json(rows)
         return
-    table = Table("seq", "time (UTC)", "event", "about")
-    for row in rows:
-        table.add_row(str(row["seq"]), row["ts"][:23], row["kind"], _about(row["body"]))
-    Console().print(table)
+    cells = ((row["seq"], row["ts"][:23], row["kind"], _about(row["body"])) for row in rows)
+    print_table(("seq", "time (UTC)", "event", "about"), cells)
 
 
 @audit.command()
@@ -72,7 +70,7 @@ def show(config_path: Path | None, seq: int, as_json: bool) -> None:
         return
     console = Console()
     for key in ("seq", "ts", "kind", "prev", "hash"):
-        console.print(f"[bold]{key:5}[/] {rows[0][key]}", soft_wrap=True)
+        console.print(f"{key:5} {visible(str(rows[0][key]))}", markup=False, highlight=False, soft_wrap=True)
     console.print_json(data=rows[0]["body"])
 
 
@@ -85,11 +83,11 @@ def show(config_path: Path | None, seq: int, as_json: bool) -> None:
 def verify_chain(config_path: Path | None, checkpoint: Path | None, as_json: bool) -> int:
     """Check the whole hash chain; names the first bad row. Exit status 1 when it is not as it was written."""
     plan = blueprint(config_path)
-    checkpoint = checkpoint or _configured(plan)
+    checkpoint = checkpoint or plan.config.audit.checkpoint_path
     store = open_store(plan)
     with store.read() as session:
         verdict = verify(session)
-        cut = check_against(session, checkpoint.read_text().splitlines()) if checkpoint and verdict.ok else ""
+        lines, cut = _checkpoints(session, checkpoint) if checkpoint and verdict.ok else (0, "")
     ok = verdict.ok and not cut
     answer = {
         "ok": ok,
@@ -98,16 +96,34 @@ def verify_chain(config_path: Path | None, checkpoint: Path | None, as_json: boo
         "first_bad": verdict.first_bad,
         "reason": verdict.reason or cut,
         "checkpoint": str(checkpoint) if checkpoint else None,
+        "checkpoints": lines,
     }
     if as_json:
         print_json(answer)
-    elif ok:
-        click.echo(f"ok: {verdict.rows} rows, head {verdict.head.hex()}")
     else:
-        where = f"row {verdict.first_bad}: " if verdict.first_bad is not None else ""
-        click.echo(f"NOT ok: {where}{answer['reason']} ({verdict.rows} rows before it are good)", err=True)
+        _tell(answer)
     _record_verify(store, answer)
     return 0 if ok else 1
+
+
+def _checkpoints(session: Session, path: Path) -> tuple[int, str]:
+    """How many checkpoints ``path`` holds, and what disagrees with them; a file without any proves nothing."""
+    try:
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return 0, f"checkpoints {path}: {error.strerror}"
+    return len(lines), check_against(session, lines) if lines else f"checkpoints {path}: the file is empty"
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    if answer["ok"]:
+        agree = (
+            f"{answer['checkpoints']} checkpoint(s) agree" if answer["checkpoint"] else "no checkpoint to compare with"
+        )
+        click.echo(f"ok: {answer['rows']} rows, head {answer['head']}, {agree}")
+        return
+    where = f"row {answer['first_bad']}: " if answer["first_bad"] is not None else ""
+    click.echo(f"NOT ok: {where}{answer['reason']} ({answer['rows']} rows of the chain are good)", err=True)
 
 
 @audit.command()
@@ -132,22 +148,29 @@ def export(config_path: Path | None, output: Path | None, as_json: bool, **filte
 def _used(config_path: Path | None, what: str, filters: dict[str, Any]) -> Store:
     """Reading the log is itself logged, before anything is printed (PS3.15 A.5.3.2)."""
     store = open_store(blueprint(config_path))
+    for name in ("since", "until"):
+        _refuse_no_time(name, filters.get(name))
     asked = {key: value for key, value in filters.items() if value is not None}
     with store.write() as session:
         append(session, Event.AUDIT_LOG_USED, {"command": what, "filters": asked})
     return store
 
 
+def _refuse_no_time(name: str, value: str | None) -> None:
+    try:
+        datetime.fromisoformat(value or "2000-01-01")
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not an ISO 8601 date or time", param_hint=f"--{name}") from error
+
+
 def _record_verify(store: Store, answer: dict[str, Any]) -> None:
     """A failed verification is a security alert; on a damaged chain the row may be refused, which is no worse."""
     kind = Event.AUDIT_LOG_USED if answer["ok"] else Event.SECURITY_ALERT
-    with store.write() as session:
-        append(session, kind, {"command": "verify", "ok": answer["ok"], "reason": answer["reason"]})
-
-
-def _configured(plan: Blueprint) -> Path | None:
-    path = plan.config.audit.checkpoint_path
-    return path if path is not None and path.exists() else None
+    try:
+        with store.write() as session:
+            append(session, kind, {"command": "verify", "ok": answer["ok"], "reason": answer["reason"]})
+    except Permanent:
+        click.echo("this verification could not be recorded: the log takes no more rows", err=True)
 
 
 def _about(body: Any) -> str:

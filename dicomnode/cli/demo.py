@@ -16,6 +16,8 @@ from rich.table import Table
 from dicomnode.cli.options import json_option, print_json
 from dicomnode.demo.summary import DemoReport, run_demo
 
+_LEFT_BEHIND = frozenset({"results", "contact-sheet.png", "audit.csv", "node.log"})
+
 
 @click.command()
 @click.option(
@@ -34,8 +36,7 @@ from dicomnode.demo.summary import DemoReport, run_demo
 @json_option
 def demo(source: Path | None, out: Path, as_json: bool) -> int:
     """Play scanner, node and PACS on this machine; exit status 0 if every study came back and the log verifies."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    _empty(out)
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,6 +58,15 @@ def demo(source: Path | None, out: Path, as_json: bool) -> int:
     else:
         _print(report, out)
     return 0 if report.ok else 1
+
+
+def _empty(out: Path) -> None:
+    """Remove what an earlier demo left in ``out``. Raises BadParameter for a folder that holds anything else."""
+    foreign = {item.name for item in out.iterdir()} - _LEFT_BEHIND if out.exists() else set()
+    if foreign:
+        raise click.BadParameter(f"{out} holds other files; name a new or an empty folder", param_hint="--out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
 
 
 def _print(report: DemoReport, out: Path) -> None:

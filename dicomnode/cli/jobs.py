@@ -6,10 +6,8 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
+from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json, print_table
 from dicomnode.console.status import read_status
 from dicomnode.node.requeue import requeue_dead_job
 
@@ -29,10 +27,11 @@ def list_jobs(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(letters)
         return
-    table = Table("job", "kind", "attempts", "reason")
-    for letter in letters:
-        table.add_row(str(letter["job"]), letter["kind"], str(letter["attempts"]), letter["reason"])
-    Console().print(table if letters else "no dead letters")
+    if not letters:
+        click.echo("no dead letters")
+        return
+    rows = ((letter["job"], letter["kind"], letter["attempts"], letter["reason"]) for letter in letters)
+    print_table(("job", "kind", "attempts", "reason"), rows)
 
 
 @jobs.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from dicomnode.config import load_config, parse_config
 from dicomnode.errors import ConfigError
@@ -15,6 +19,7 @@ from dicomnode.node.build import Blueprint
 from dicomnode.store.engine import Store
 
 DEFAULT_CONFIG = Path("conf/dicomnode.toml")
+_WIDE = 1000
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,3 +57,21 @@ def open_store(plan: Blueprint) -> Store:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on stdout. UIDs stay whole; markup and control characters in a cell are shown, not obeyed."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    table = Table(box=SIMPLE_HEAD)
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
+    console.print(table)
+
+
+def visible(value: str) -> str:
+    """``value`` with control characters written as escapes, so that a terminal does not obey what a peer sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)

@@ -11,6 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from dicomnode.cli.options import json_option, print_json
 from dicomnode.deliver.send import find_dicom, parse_destination, send_paths
+from dicomnode.errors import Permanent
 
 
 @click.command()
@@ -21,7 +22,10 @@ from dicomnode.deliver.send import find_dicom, parse_destination, send_paths
 @json_option
 def send(paths: tuple[Path, ...], destination: str, calling: str, verbose: bool, as_json: bool) -> int:
     """Send DICOM files and folders by C-STORE. Exit status 1 when one was not stored."""
-    target = parse_destination(destination)
+    try:
+        target = parse_destination(destination)
+    except Permanent as error:
+        raise click.BadParameter(str(error), param_hint="--to") from error
     found = find_dicom(paths)
     if not found.files:
         raise click.ClickException("there is no DICOM file in these paths")

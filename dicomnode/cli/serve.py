@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dicomnode.node.supervisor import ROLES, Node, stop_on_signals
 @click.option("--role", type=click.Choice([*ROLES, "all"]), default="all", show_default=True, help="What to run.")
 def serve(config_path: Path | None, role: str) -> None:
     """Run the node in the foreground. Logs JSON lines to stderr, prints "ready" with its ports, drains on SIGTERM."""
+    os.umask(0o077)  # what the node writes holds patient data
     log_to_stderr("supervisor")
     plan = blueprint(config_path)
     node = Node(plan, ROLES if role == "all" else (role,))
@@ -30,6 +33,7 @@ def serve(config_path: Path | None, role: str) -> None:
             words.append(f"console=http://{plan.config.node.console_host}:{said['console_port']}/")
         if "detect_accelerator" in said:
             words.append(f"accelerator={said['detect_accelerator']}")
-        click.echo(" ".join(words))
+        with contextlib.suppress(OSError):  # nobody has to listen
+            click.echo(" ".join(words))
 
     node.run(ready)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from dicomnode.cli.options import blueprint, config_option, json_option, print_json
+from dicomnode.cli.options import blueprint, config_option, json_option, print_json, print_table
 from dicomnode.detectors.discovery import discover
 
 
@@ -27,11 +25,9 @@ def list_models(config_path: Path | None, as_json: bool) -> int:
     if as_json:
         print_json({"models": [model.card.model_dump() for model in usable], "broken": broken})
         return 1 if broken else 0
-    table = Table("model", "version", "detector", "SHA-256", "licence", "intended use")
-    for model in usable:
-        card = model.card
-        table.add_row(card.name, card.version, card.detector, card.sha256[:16] + "…", card.licence, card.intended_use)
-    Console().print(table)
+    for card in (model.card for model in usable):
+        click.echo(f"{card.name} {card.version}, for the detector {card.detector}")
+        click.echo(f"  SHA-256      {card.sha256}\n  licence      {card.licence}\n  intended use {card.intended_use}\n")
     for folder, reason in broken.items():
         click.echo(f"cannot be used: {folder}: {reason}", err=True)
     return 1 if broken else 0
@@ -59,10 +55,7 @@ def list_detectors(as_json: bool) -> int:
     if as_json:
         print_json({"detectors": rows, "broken": dict(found.broken)})
         return 1 if found.broken else 0
-    table = Table("detector", "version", "default model", "description")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
+    print_table(("detector", "version", "default model", "description"), (row.values() for row in rows))
     for name, reason in found.broken.items():
         click.echo(f"broken: {name}: {reason}", err=True)
     return 1 if found.broken else 0

@@ -31,7 +31,7 @@ from dicomnode.errors import Permanent, Transient
 pynetdicom_settings.STORE_SEND_CHUNKED_DATASET = True
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-# What pydicom raises on file meta information, when pynetdicom reads it to find the data set. The last is a RuntimeError.
+# What pydicom raises on damaged file meta information; pynetdicom reads it. The last one is a RuntimeError too.
 _DAMAGED_META = (InvalidDicomError, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
 _UNREADABLE = (
     InvalidDicomError,

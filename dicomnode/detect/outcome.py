@@ -128,6 +128,7 @@ def _provenance(
         **case.subject,
         "route": case.assignment.route,
         "detector": case.assignment.detector,
+        "detector_version": analysis.detector_version,
         "model": detector.model.name,
         "model_version": detector.model.version,
         "weights_sha256": detector.model.sha256,

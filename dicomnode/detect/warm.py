@@ -32,16 +32,24 @@ class WarmDetectors:
 
     def get(self, detector: str, model: str | None) -> LoadedDetector:
         """The detector, ready to run. Raises ConfigError for unknown names, a wrong hash or missing weights."""
-        plugin = self._detectors.get(detector)
-        if plugin is None:
-            raise ConfigError(f"there is no detector named {detector!r}")
+        plugin = self._plugin(detector)
         name = model or plugin.default_model
         if (detector, name) not in self._loaded:
             folder = self._registry.get(name).folder
             self._loaded[detector, name] = plugin.load(folder, self.accelerator)
         return self._loaded[detector, name]
 
+    def version_of(self, detector: str) -> str:
+        """The version of the plugin called ``detector``. Raises ConfigError for an unknown name."""
+        return self._plugin(detector).version
+
     def warm(self, config: Config) -> None:
         """Load what the routes name. Raises ConfigError as ``get`` does."""
         for route in config.route:
             self.get(route.detector, route.model)
+
+    def _plugin(self, detector: str) -> Detector:
+        plugin = self._detectors.get(detector)
+        if plugin is None:
+            raise ConfigError(f"there is no detector named {detector!r}")
+        return plugin

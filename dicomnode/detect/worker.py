@@ -74,8 +74,9 @@ class DetectWorker:
         if case.outdated:
             write_outdated(self._store, job, case, self._clock())
             return
-        detector = self._detectors.get(case.assignment.detector or "", case.assignment.model)
-        analysis = analyse(self._config, case, detector, case.assignment.started_at or self._clock())
+        name = case.assignment.detector or ""
+        detector, version = self._detectors.get(name, case.assignment.model), self._detectors.version_of(name)
+        analysis = analyse(self._config, case, detector, version, case.assignment.started_at or self._clock())
         stored = store_objects(self._spool, analysis.objects)
         now = self._clock()
         write_outcome(self._store, self._config, self._config_sha256, job, case, detector, analysis, stored, now)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event as ProcessEvent
 from typing import Any
 
 from dicomnode.errors import ConfigError
 from dicomnode.node.build import Blueprint
-from dicomnode.node.roles import Assignment, run_child
+from dicomnode.node.roles import STOP_SIGNALS, Assignment, run_child
 
 MAX_RESTART_DELAY_S = 60.0
 STEADY_S = 60.0
@@ -24,31 +26,38 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Child:
-    """One duty and the process that does it at present. ``owner`` changes with every restart."""
+    """One duty and the process that does it at present. ``owner`` changes with every restart.
+
+    Stop is told through a pipe: setting a ``multiprocessing.Event`` waits until the other side has woken, and so for
+    ever when that process hangs or is frozen.
+    """
 
     duty: str
     blueprint: Blueprint
     role: str
     owner: str = ""
     process: SpawnProcess | None = None
-    stop: ProcessEvent | None = None
     said: dict[str, Any] | None = None
     failures: int = 0
     started_at: float = 0.0
     restart_at: float = 0.0
     _ready: Connection | None = field(default=None, repr=False)
+    _stop: Connection | None = field(default=None, repr=False)
 
     def start(self) -> None:
         """Start a fresh process; it has not said ready yet."""
         context = multiprocessing.get_context("spawn")
         self.owner = f"{self.duty}-{uuid.uuid4().hex[:12]}"
-        self.stop = context.Event()
+        self._close_pipes()
         self._ready, sender = context.Pipe(duplex=False)
+        receiver, self._stop = context.Pipe(duplex=False)
         assignment = Assignment(self.duty, self.owner, self.blueprint)
-        arguments = (assignment, self.stop, sender, os.getpid())
+        arguments = (assignment, receiver, sender, os.getpid())
         self.process = context.Process(target=run_child, args=arguments, name=self.owner, daemon=False)
-        self.process.start()
+        with _stop_signals_blocked():
+            self.process.start()
         sender.close()
+        receiver.close()
         self.started_at, self.said, self.restart_at = time.monotonic(), None, 0.0
 
     def hear(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
@@ -69,6 +78,11 @@ class Child:
         return self.process is not None and self.process.is_alive()
 
     @property
+    def exit_code(self) -> int | None:
+        """Exit status of the process; negative: the signal that ended it; None while it runs."""
+        return self.process.exitcode if self.process else None
+
+    @property
     def died(self) -> bool:
         """True once, when the process has ended by itself and no restart is planned yet."""
         return self.process is not None and not self.process.is_alive() and self.restart_at == 0.0
@@ -82,9 +96,10 @@ class Child:
         return delay
 
     def ask_to_stop(self) -> None:
-        """Set the stop event."""
-        if self.stop is not None and self.alive:
-            self.stop.set()
+        """Tell the process to drain and end; returns at once, whatever state it is in."""
+        if self._stop is not None:
+            with contextlib.suppress(OSError):
+                self._stop.send_bytes(b"stop")
 
     def wait_stopped(self, until: float) -> None:
         """Wait until the monotonic time ``until``, then end the process by force."""
@@ -95,3 +110,18 @@ class Child:
             _log.warning("child did not stop in time", extra={"owner": self.owner})
             self.process.kill()
             self.process.join(5.0)
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._ready, self._stop):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """A process that is started in here inherits the block until it can handle the signals (``run_child``)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

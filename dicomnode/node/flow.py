@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 
 from dicomnode.assemble import count_at_sender
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.detectors.contract import Detector
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent
@@ -55,8 +57,12 @@ class FlowWorker:
     def _failed(self, job: Job, reason: str, *, final: bool) -> None:
         _log.error("job failed", extra={"job": job.id, "kind": job.kind, "attempt": job.attempt, "error": reason})
         now = time.time()
-        with self._store.write() as session:
-            if final or job.attempt >= MAX_ATTEMPTS:
-                bury(session, job, reason, now)
-            else:
-                retry(session, job, reason, now + 2.0**job.attempt)
+        try:
+            with self._store.write() as session:
+                if final or job.attempt >= MAX_ATTEMPTS:
+                    bury(session, job, reason, now)
+                    append(session, Event.DEAD_LETTER, {"job": job.id, "kind": job.kind, "reason": reason})
+                else:
+                    retry(session, job, reason, now + 2.0**job.attempt)
+        except LeaseLost:
+            _log.warning("lease lost", extra={"job": job.id})

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import traceback
+import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET = ("apscheduler", "alembic", "uvicorn", "PIL")
@@ -31,11 +35,23 @@ class JsonFormatter(logging.Formatter):
         entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info and record.exc_info[0]:
             entry["exception"] = record.exc_info[0].__name__
+            entry["at"] = place(record.exc_info[1])
         return json.dumps(entry, ensure_ascii=True, default=str)
 
 
+def place(error: BaseException | None) -> str:
+    """Where an exception was raised, as file name and line."""
+    frames = traceback.extract_tb(error.__traceback__) if error else ()
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
 def log_to_stderr(role: str, level: int = logging.INFO) -> None:
-    """Send the logs of this process to stderr; libraries that quote element values never speak."""
+    """Send the logs of this process to stderr; libraries that quote element values never speak.
+
+    Neither do warnings (pydicom's quote values) and the traces of threads that end by an exception.
+    """
+    warnings.simplefilter("ignore")
+    threading.excepthook = _thread_ended
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role))
     root = logging.getLogger()
@@ -45,3 +61,9 @@ def log_to_stderr(role: str, level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in _SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _thread_ended(arguments: threading.ExceptHookArgs) -> None:
+    name = arguments.thread.name if arguments.thread else ""
+    extra = {"thread": name, "exception": arguments.exc_type.__name__, "at": place(arguments.exc_value)}
+    logging.getLogger(__name__).error("thread ended by an exception", extra=extra)

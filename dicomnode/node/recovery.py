@@ -33,17 +33,25 @@ def recover(store: Store, spool: Spool, roles: Collection[str], now: float) -> i
         return len(gone)
 
 
-def child_started(store: Store, owner: str, role: str, pid: int, now: float) -> None:
-    """Record a process of the node."""
+def child_started(store: Store, owner: str, role: str, pid: int, now: float, *, replaces: str = "") -> None:
+    """Record a process of the node, and that it ``replaces`` one that crashed."""
     with store.write() as session:
         session.add(ProcessRow(owner=owner, role=role, pid=pid, started_at=now, heartbeat_at=now))
+        crashed = session.get(ProcessRow, replaces)
+        if crashed is not None:
+            crashed.stopped_at = now
 
 
 def child_stopped(store: Store, spool: Spool, owner: str, now: float, *, crashed: bool) -> None:
-    """Record the end of a process and free what it held."""
+    """Record the end of a process and free what it held.
+
+    A process that ``crashed`` is shown as silent until its replacement has started.
+    """
     with store.write() as session:
         row = session.get(ProcessRow, owner)
-        if row is not None:
+        if row is not None and crashed:
+            row.heartbeat_at = 0.0
+        elif row is not None:
             row.stopped_at = now
         record_dead(session, spool, release_owner(session, owner, now, crashed=crashed), now)
 
@@ -63,7 +71,8 @@ def record_dead(session: Session, spool: Spool, dead: Iterable[Job], now: float)
 def beat(store: Store, now: float) -> None:
     """This node's processes are alive."""
     with store.write() as session:
-        for row in session.scalars(select(ProcessRow).where(ProcessRow.stopped_at.is_(None))):
+        query = select(ProcessRow).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
+        for row in session.scalars(query):
             if _alive(row.pid):
                 row.heartbeat_at = now
 

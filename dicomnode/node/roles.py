@@ -11,13 +11,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event as ProcessEvent
+from multiprocessing.connection import Connection, wait
 
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.node.build import Blueprint
-from dicomnode.node.logs import log_to_stderr
+from dicomnode.node.logs import log_to_stderr, place
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -31,14 +31,11 @@ class Assignment:
     blueprint: Blueprint
 
 
-def run_child(assignment: Assignment, stop: ProcessEvent, ready: Connection, parent: int) -> None:
-    """Entry of every child process."""
+def run_child(assignment: Assignment, stop: Connection, ready: Connection, parent: int) -> None:
+    """Entry of every child process. It drains when ``stop`` speaks or closes, and on SIGTERM and SIGINT."""
     _die_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     log_to_stderr(assignment.duty)
-    local = threading.Event()
-    threading.Thread(target=_relay, args=(stop, local), name="stop", daemon=True).start()
+    local = _stop_event(stop)
     try:
         DUTIES[assignment.duty](assignment, local, ready.send)
     except DicomNodeError as error:
@@ -46,11 +43,33 @@ def run_child(assignment: Assignment, stop: ProcessEvent, ready: Connection, par
         with contextlib.suppress(OSError):
             ready.send({"error": str(error)})
         sys.exit(2)
+    except Exception as error:  # noqa: BLE001 - process edge: its text may hold patient data and must not be printed
+        _log.critical("ended by an unexpected error", extra={"exception": type(error).__name__, "at": place(error)})
+        sys.exit(1)
 
 
-def _relay(stop: ProcessEvent, local: threading.Event) -> None:
-    stop.wait()
-    local.set()
+def _stop_event(stop: Connection) -> threading.Event:
+    """An event that is set when ``stop`` speaks or closes, or at a signal.
+
+    A signal handler may interrupt ``Event.wait`` while that holds the event's lock, so that it must not set the event
+    itself; it writes to a pipe, and a thread that waits on both pipes does.
+    """
+    event, (reader, writer) = threading.Event(), os.pipe()
+    os.set_blocking(writer, False)
+
+    def relay() -> None:
+        wait([stop, reader])
+        event.set()
+
+    def wake(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(writer, b"x")
+
+    threading.Thread(target=relay, name="stop", daemon=True).start()
+    for number in STOP_SIGNALS:
+        signal.signal(number, wake)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return event
 
 
 def _die_with(parent: int) -> None:
@@ -66,7 +85,11 @@ def _receive(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
 
     blueprint = assignment.blueprint
     server = StorageServer(blueprint.config, blueprint.store(), blueprint.spool())
-    port = server.start()
+    try:
+        port = server.start()
+    except OSError as error:
+        node = blueprint.config.node
+        raise ConfigError(f"node.port: {node.host}:{node.port} cannot be used: {error.strerror}") from error
     say({"port": port})
     stop.wait()
     server.stop(grace_s=20.0)

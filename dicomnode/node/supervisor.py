@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -36,15 +35,15 @@ class Node:
     def __init__(self, blueprint: Blueprint, roles: Collection[str] = ROLES) -> None:
         """Check everything that can be wrong before a socket is opened. Raises ConfigError."""
         self._blueprint, self._roles = blueprint, tuple(roles)
-        self._stop = threading.Event()
+        self._stopping = False
         self._models = blueprint.check_models(blueprint.detectors())
         self._store: Store = blueprint.store()
         self._spool: Spool
         self._children: list[Child] = []
 
     def stop(self) -> None:
-        """Ask the node to drain and end; returns at once. Safe in a signal handler."""
-        self._stop.set()
+        """Ask the node to drain and end; returns at once. Safe in a signal handler, which setting an event is not."""
+        self._stopping = True
 
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Run until ``stop``. ``on_ready`` gets the ports once every process works. Raises ConfigError."""
@@ -55,11 +54,12 @@ class Node:
             migrate(self._store)
             recover(self._store, self._spool, self._roles, time.time())
             self._audit(Event.APPLICATION_START)
+            self._checkpoint()
             try:
                 self._run(on_ready)
             finally:
                 self._audit(Event.APPLICATION_STOP)
-                checkpoint(self._blueprint, self._store)
+                self._checkpoint()
 
     def _run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         self._children = self._plan()
@@ -69,14 +69,15 @@ class Node:
                 self._start(child)
             ports = self._wait_ready()
             timers = start_timers(self._blueprint, self._store, self._spool, working="work" in self._roles)
-            if not self._stop.is_set():
+            if not self._stopping:
                 on_ready(ports)
-            while not self._stop.wait(WATCH_S):
+            while not self._stopping:
                 self._watch()
+                time.sleep(WATCH_S)
         finally:
+            self._drain()
             if timers is not None:
                 timers.shutdown(wait=True)
-            self._drain()
 
     def _plan(self) -> list[Child]:
         duties = {
@@ -88,16 +89,17 @@ class Node:
         return [Child(duty, self._blueprint, role) for role in self._roles for duty in duties[role]]
 
     def _start(self, child: Child) -> None:
+        before = child.owner
         child.start()
         pid = child.process.pid if child.process else None
-        child_started(self._store, child.owner, child.role, pid or 0, time.time())
+        child_started(self._store, child.owner, child.role, pid or 0, time.time(), replaces=before)
 
     def _wait_ready(self) -> dict[str, Any]:
         """What every process said when it was ready. Raises ConfigError when one refuses or dies."""
         until = time.monotonic() + START_S
         said: dict[str, Any] = {}
         for child in self._children:
-            while not self._stop.is_set():
+            while not self._stopping:
                 words = child.hear(0.1)
                 if words is not None:
                     said.update({f"{child.duty}_{key}": value for key, value in words.items()})
@@ -113,9 +115,10 @@ class Node:
         for child in self._children:
             try:
                 if child.died:
-                    delay = child.plan_restart()
-                    _log.error("child died", extra={"owner": child.owner, "restart_in_s": delay})
                     child_stopped(self._store, self._spool, child.owner, time.time(), crashed=True)
+                    delay = child.plan_restart()
+                    extra = {"owner": child.owner, "exit_code": child.exit_code, "restart_in_s": delay}
+                    _log.error("child died", extra=extra)
                 elif child.restart_at and time.monotonic() >= child.restart_at:
                     self._start(child)
             except Transient as error:
@@ -127,8 +130,16 @@ class Node:
         until = time.monotonic() + DRAIN_S
         for child in self._children:
             child.wait_stopped(until)
+        for child in self._children:
             if child.owner:
                 child_stopped(self._store, self._spool, child.owner, time.time(), crashed=False)
+
+    def _checkpoint(self) -> None:
+        """A second place that cannot be written is no reason to turn patients away; it is told."""
+        try:
+            checkpoint(self._blueprint, self._store)
+        except Transient as error:
+            _log.error("no checkpoint of the audit log", extra={"error": str(error)})
 
     def _audit(self, event: Event) -> None:
         body = {

@@ -56,6 +56,7 @@ def legend_for(
         banner=context.banner,
         region_heat=region_heat(result),
         notices=picture_notices(index, result, context),
+        notice_lines=len(notices(result, context)) + any(plane.left_out for plane in result.planes),
     )
 
 

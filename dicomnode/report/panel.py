@@ -27,6 +27,7 @@ class Legend:
 
     ``scores`` and ``facts``: (label, value) lines. ``display_threshold``: heat from which colours are drawn;
     ``region_heat``: heat from which a pixel belongs to an outlined region, marked on the scale when it is known.
+    ``notice_lines``: room for so many notices, for pictures of one Series to have one size.
     """
 
     headline: str
@@ -38,6 +39,7 @@ class Legend:
     banner: str
     region_heat: float | None = None
     notices: tuple[str, ...] = ()
+    notice_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def layout(rows: int, columns: int, legend: Legend) -> Sheet:
     """The sheet for an image of ``rows`` x ``columns``: type grows with the image, from 14 pixels on."""
     font = max(14, round(min(rows, columns * 1.25) / 38))
     body = max(rows, round((_lines(legend) + 1.6) * font * _LINE))
-    footer = round(font * (2.5 + _LINE * len(legend.notices)))
+    footer = round(font * (2.5 + _LINE * max(len(legend.notices), legend.notice_lines)))
     return Sheet(rows, columns, round(font * 15.5), body, footer, font)
 
 
@@ -178,4 +180,5 @@ def draw_footer(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
         pen.text((sheet.width / 2, y), text, fill=colours.NOTICE, font=font, anchor="ma")
         y += sheet.font * _LINE
     text, font = _fitted(legend.banner, round(sheet.font * 1.25), sheet.width * 0.9)
-    pen.text((sheet.width / 2, y + sheet.font * 0.2), text, fill=colours.BANNER, font=font, anchor="ma")
+    y = sheet.height - sheet.font * 1.8
+    pen.text((sheet.width / 2, y), text, fill=colours.BANNER, font=font, anchor="ma")

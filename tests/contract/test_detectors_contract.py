@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,21 +238,3 @@ def test_listing_detectors_needs_no_torch(name):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_plane_that_is_not_axial_is_not_analysed_by_a_head_detector(name, loaded, tmp_path: Path):
-    """Head detectors were trained on axial planes only; a projection has no orientation to check."""
-    if name == "cxr":
-        pytest.skip("a radiograph has no orientation")
-    result = loaded.detect(volume([phantom(name, (160, 150), lesion=False, seed=1)], SAGITTAL))
-    assert result.outcome is Outcome.NOT_ANALYSED
-    assert "not axial" in result.reason
-
-
-def test_a_plane_that_cannot_be_used_is_marked_as_left_out(name, loaded):
-    if name == "cxr":
-        pytest.skip("one image, one plane")
-    pixels = [phantom(name, (160, 150), lesion=False, seed=i) for i in range(2)]
-    result = loaded.detect(volume([*pixels, np.zeros((160, 150), np.float32)]))
-    assert [bool(plane.left_out) for plane in result.planes] == [False, False, True]
-    assert "validation" in result.parameters

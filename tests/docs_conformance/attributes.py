@@ -52,7 +52,7 @@ CAPTURE: dict[str, tuple[str, str]] = {
     "PixelSpacingCalibrationType": (COPY, "source, with Pixel Spacing"),
     "PixelSpacingCalibrationDescription": (COPY, "source, with Pixel Spacing"),
     "PixelAspectRatio": (AUTO, "when pixels are not square and there is no Pixel Spacing"),
-    "ImageComments": (CONFIG, "`results.banner`, the outcome, notices (incomplete, superseding)"),
+    "ImageComments": (CONFIG, "`results.banner`, the outcome (of the image, where the detector left it out), notices"),
     "SamplesPerPixel": (FIXED, "3"),
     "PhotometricInterpretation": (FIXED, "`RGB`"),
     "PlanarConfiguration": (FIXED, "0"),

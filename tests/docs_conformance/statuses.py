@@ -22,7 +22,8 @@ _PROVIDED = {
     "Nothing is kept; send again.",
     Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "SOP Instance UID or SOP Class UID of the data set is not that of the "
     "command or of the Presentation Context. Nothing is kept; audited.",
-    Status.CANNOT_UNDERSTAND: "The data set cannot be parsed, or its Study, Series, SOP Class or SOP Instance UID is "
+    Status.CANNOT_UNDERSTAND: "The data set cannot be parsed to its end (no length, that of Pixel Data or a fragment "
+    "included, may go beyond it), or its Study, Series, SOP Class or SOP Instance UID is "
     "missing, multi-valued or not a valid UID. Nothing is kept; audited.",
     Status.PROCESSING_FAILURE: "An error of the node itself. Nothing is acknowledged; audited.",
 }

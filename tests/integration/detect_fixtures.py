@@ -131,7 +131,7 @@ def finding_result(volume: Volume) -> DetectionResult:
 class ScriptedDetector:
     """A detector whose ``detect`` is the function it was given."""
 
-    name, version, default_model, description = "scripted", "1.0.0", "scripted-model", "does as told"
+    name, version, default_model, description = "scripted", "3.1.4", "scripted-model", "does as told"
     accelerator, model = "cpu", MODEL
 
     def __init__(self, script: Callable[[Volume], DetectionResult]) -> None:
@@ -139,6 +139,9 @@ class ScriptedDetector:
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
         return Acceptance(summary.Modality == "CT", "CT")
+
+    def version_of(self, detector: str) -> str:
+        return self.version
 
     def load(self, model_folder: Path, accelerator: str) -> ScriptedDetector:
         return self

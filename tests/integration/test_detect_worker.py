@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from sqlalchemy import select, update
 
 from dicomnode.audit import verify
@@ -73,6 +74,15 @@ def test_a_finding_becomes_objects_deliveries_and_provenance_in_one_step(bench: 
     assert {item["sha256"] for item in body["outputs"]} == {row.sha256 for row in derived}
     with bench.store.read() as session:
         assert verify(session).ok
+
+
+def test_objects_and_provenance_name_the_version_of_the_detector_beside_that_of_the_model(bench: Bench) -> None:
+    complete_series(bench.store, bench.spool)
+    assert bench.worker(finding_result).step()
+    body = json.loads(next(row.body for row in bench.rows(AuditRow) if row.kind == "inference"))
+    assert (body["detector_version"], body["model_version"]) == ("3.1.4", MODEL.version)
+    path = next(row.path for row in bench.rows(DerivedRow) if row.kind == "sc")
+    assert " 3.1.4 " in dcmread(bench.spool.absolute(path)).DerivationDescription
 
 
 def test_a_gate_that_refuses_ends_as_not_analysed_with_its_reason(bench: Bench) -> None:

@@ -215,6 +215,13 @@ def test_report_a_plane_that_was_not_looked_at_never_shows_a_score_or_no_finding
     assert not other.notices
 
 
+def test_report_pictures_of_one_series_have_one_size():
+    volume, headers = source("CT", 2)
+    result = left_out(volume, no_findings(volume))
+    sizes = {picture(volume, headers, result, index).pixels.shape for index in range(2)}
+    assert len(sizes) == 1
+
+
 def test_report_object_of_a_plane_that_was_not_looked_at_says_so_in_its_comment():
     volume, headers = source("CT", 2)
     first, second = build_results(
