@@ -10,10 +10,14 @@ _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--ok:#1a7f37;--bad:#c62828;--wait:#9a6700}
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
-p.notice{color:var(--bad);font-weight:600;margin:.2rem 0 1rem}
+p.notice{font-weight:600;margin:.2rem 0 1rem;opacity:.75}
+p.alarm,p.calm{border-left:.3rem solid var(--bad);background:#c6282818;padding:.5rem .8rem;margin:0 0 1rem;
+font-weight:600}
+p.calm{border-color:var(--ok);background:#1a7f3714}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);
-vertical-align:top}th{font-weight:600}td.uid{font:12px/1.45 ui-monospace,monospace;word-break:break-all}
-.findings{color:var(--bad);font-weight:600}.failed{color:var(--bad)}.pending,.waiting{color:var(--wait)}
+vertical-align:top}th{font-weight:600}td.when{white-space:nowrap}code{font-size:.85em}
+td.uid{font:12px/1.45 ui-monospace,monospace;word-break:break-all}
+.findings,.failed,.silent{color:var(--bad);font-weight:600}.pending,.waiting,.not{color:var(--wait)}
 .delivered,.yes{color:var(--ok)}.tiles{display:flex;flex-wrap:wrap;gap:.6rem}
 .tile{border:1px solid var(--line);border-radius:.4rem;padding:.5rem .9rem}.tile b{display:block;font-size:1.3rem}
 """
@@ -25,6 +29,7 @@ def overview(status: dict[str, Any]) -> str:
     body = [
         f"<h1>{escape(node['ae_title'])}</h1>",
         f"<p class=notice>{escape(node['notice'])} · dicomnode {escape(node['software_version'])}</p>",
+        _alarm(status),
         _tiles(status),
         "<h2>Series</h2>",
         _series(status["recent"]),
@@ -37,6 +42,22 @@ def overview(status: dict[str, Any]) -> str:
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>"
 
 
+def _alarm(status: dict[str, Any]) -> str:
+    """What somebody has to look at, before any number."""
+    silent = [item["role"] for item in status["processes"] if not item["alive"]]
+    disk, letters = status["disk"], len(status["dead_letters"])
+    troubles = [f"{role}: process not alive" for role in silent]
+    if not status["processes"]:
+        troubles.append("no process of the node is running")
+    if disk["free_bytes"] < disk["min_free_bytes"]:
+        troubles.append("disk below its limit: instances are refused")
+    if letters:
+        troubles.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
+    if troubles:
+        return f"<p class=alarm>{escape(' · '.join(troubles))}</p>"
+    return "<p class=calm>Every process is alive, no dead letters.</p>"
+
+
 def _tiles(status: dict[str, Any]) -> str:
     tiles = {**status["received"], **status["outcomes"]}
     tiles["GB free"] = round(status["disk"]["free_bytes"] / 1e9)
@@ -46,28 +67,42 @@ def _tiles(status: dict[str, Any]) -> str:
 
 def _series(recent: list[dict[str, Any]]) -> str:
     rows = [_series_row(item, result) for item in recent for result in item["results"] or [{}]]
-    head = ("Received", "Modality", "Study Instance UID", "From", "Images", "Outcome", "Score", "Detector", "Delivered")
+    head = (
+        "Received (UTC)",
+        "Modality",
+        "Study Instance UID",
+        "From",
+        "Images",
+        "Outcome",
+        "Score",
+        "Detector",
+        "Delivered",
+    )
     return _table(head, rows) if rows else "<p>Nothing has arrived yet.</p>"
 
 
 def _series_row(item: dict[str, Any], result: dict[str, Any]) -> str:
-    outcome = result.get("outcome", item["state"])
+    outcome = result.get("outcome", "waiting: more images" if item["state"] == "open" else "waiting for its route")
     score = result.get("score")
     threshold = result.get("threshold")
     shown = f"{score:.3f} (threshold {threshold:.3f})" if score is not None and threshold is not None else ""
     detector = " ".join(str(result[key]) for key in ("detector", "model_version") if result.get(key))
-    reason = result.get("reason", "") if outcome in ("not analysed", "failed") else ""
+    style = outcome.split()[0].rstrip(":")
+    reason = f", because {result.get('reason', '')}" if outcome in ("not analysed", "failed") else ""
+    notes = f", generation {result['generation']}" if result.get("generation", 1) > 1 else ""
+    notes += ", incomplete" if item["incomplete"] else ""
     sent = ", ".join(
-        f"{peer}: {count} {state}"
+        f"{escape(peer)}: <span class={escape(state)}>{count} {escape(state)}</span>"
         for peer, states in result.get("objects", {}).items()
         for state, count in states.items()
     )
-    received = datetime.fromtimestamp(item["last_received_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    received = datetime.fromtimestamp(item["last_received_at"], UTC).strftime("%Y-%m-%d<br>%H:%M:%S")
     cells = (
-        f"<td>{received}</td><td>{escape(item['Modality'])}</td><td class=uid>{escape(item['StudyInstanceUID'])}</td>"
+        f"<td class=when>{received}</td><td>{escape(item['Modality'])}</td>"
+        f"<td class=uid>{escape(item['StudyInstanceUID'])}</td>"
         f"<td>{escape(item['CallingAETitle'])}</td><td>{item['instances']}</td>"
-        f"<td><span class='{escape(outcome.split()[0])}'>{escape(outcome)}</span> {escape(reason)}</td>"
-        f"<td>{shown}</td><td>{escape(detector)}</td><td>{escape(sent)}</td>"
+        f"<td><span class='{escape(style)}'>{escape(outcome)}</span>{escape(reason + notes)}</td>"
+        f"<td>{shown}</td><td>{escape(detector)}</td><td>{sent}</td>"
     )
     return f"<tr>{cells}</tr>"
 
@@ -84,7 +119,7 @@ def _dead(letters: list[dict[str, Any]]) -> str:
 def _processes(processes: list[dict[str, Any]]) -> str:
     rows = [
         f"<tr><td>{escape(item['role'])}</td><td>{escape(item['owner'])}</td><td>{item['pid']}</td>"
-        f"<td>{'<span class=yes>alive</span>' if item['alive'] else 'silent'}</td></tr>"
+        f"<td>{'<span class=yes>alive</span>' if item['alive'] else '<span class=silent>silent</span>'}</td></tr>"
         for item in processes
     ]
     return _table(("Role", "Process", "PID", ""), rows)

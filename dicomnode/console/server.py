@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dicomnode.config import Config
 from dicomnode.console.metrics import prometheus
@@ -23,6 +25,7 @@ from dicomnode.errors import ConfigError, Transient
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 
+REQUEST_S = 15.0
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
@@ -66,17 +69,43 @@ def _health(status: dict[str, Any]) -> Response:
     return JSONResponse({"ok": not silent, "silent": silent}, status_code=503 if silent else 200)
 
 
+class Impatient(H11Protocol):
+    """Closes a connection that has no request to be answered after ``REQUEST_S``: one that is sent drop by drop."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_S, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.loop.call_later(REQUEST_S, self._look)
+
+
 def serve_console(
     config: Config, store: Store, spool: Spool, stop: threading.Event, on_ready: Callable[[int], None]
 ) -> None:
     """Serve until ``stop``. Raises ConfigError when the address cannot be bound."""
     listener = _listen(config.node.console_host, config.node.console_port)
-    settings = uvicorn.Config(application(config, store, spool), log_config=None, access_log=False, lifespan="off")
+    settings = uvicorn.Config(
+        application(config, store, spool),
+        http=Impatient,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="console", daemon=True)
     thread.start()
     on_ready(listener.getsockname()[1])
-    stop.wait()
+    while not stop.wait(1.0) and thread.is_alive():
+        pass
     server.should_exit = True
     thread.join(10.0)
     listener.close()

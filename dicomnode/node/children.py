@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import time
@@ -120,6 +121,7 @@ class Child:
 @contextlib.contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
     """A process that is started in here inherits the block until it can handle the signals (``run_child``)."""
+    multiprocessing.resource_tracker.ensure_running()  # its start lifts the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -10,13 +10,25 @@ from typing import Literal
 from sqlalchemy import text
 
 from dicomnode.audit import verify
+from dicomnode.config import Peer
 from dicomnode.deliver.scu import echo
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
-from dicomnode.store.schema import check_triggers
+from dicomnode.store.schema import check_schema, check_triggers
 
 Level = Literal["ok", "warning", "fault"]
+
+
+_MEND = {
+    "disk": "make the folder, or let the user that runs the node write there",
+    "database": "stop the node and restore the last backup of database and spool together; "
+    "a newer schema needs the newer dicomnode",
+    "detectors": "correct this line (dicomnode detectors list names the detectors) or install the plugin",
+    "models": "correct this line (dicomnode models list names the models) or add the model to node.model_dir",
+    "accelerator": 'repair the driver, or set node.accelerator to "auto" or "cpu"',
+}
+"""How to mend what stops a whole check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +57,8 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
         try:
             yield from check(blueprint)
         except (DicomNodeError, OSError) as error:
-            yield Diagnosis(
-                check.__name__.strip("_"), "fault", str(error), "mend the cause named here and run doctor again"
-            )
+            name = check.__name__.strip("_")
+            yield Diagnosis(name, "fault", str(error), _MEND.get(name, "mend what is named here and run doctor again"))
 
 
 def _configuration(blueprint: Blueprint) -> Iterable[Diagnosis]:
@@ -78,6 +89,7 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
     if not store.path.exists():
         yield Diagnosis("database", "warning", f"{store.path} does not exist yet", "dicomnode serve creates it")
         return
+    check_schema(store)
     check_triggers(store)
     with store.read() as session:
         answer = str(session.scalar(text("PRAGMA quick_check(1)")))
@@ -108,6 +120,7 @@ def _models(blueprint: Blueprint) -> Iterable[Diagnosis]:
     for model in registry.list():
         found = f"version {model.card.version}, SHA-256 {model.card.sha256[:16]}… as its card says"
         yield Diagnosis(f"model {model.name}", "ok", found)
+    blueprint.check_models(blueprint.detectors())
 
 
 def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
@@ -119,6 +132,9 @@ def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
 def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
     node = blueprint.config.node
     for name, host, port in (("port", node.host, node.port), ("console_port", node.console_host, node.console_port)):
+        if port == 0:
+            yield Diagnosis(f"node.{name}", "ok", f"{host}: a free port, taken at every start anew")
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -136,6 +152,14 @@ def _peers(blueprint: Blueprint) -> Iterable[Diagnosis]:
         where = f"{peer.ae_title}@{peer.host}:{peer.port}"
         if answer.ok:
             yield Diagnosis(f"peer {peer.name}", "ok", f"{where} answers C-ECHO in {answer.seconds * 1000:.0f} ms")
-        else:
+        elif _gets_results(blueprint, peer):
             mend = f"check host, port and AE titles there; it must know {blueprint.config.node.ae_title}"
             yield Diagnosis(f"peer {peer.name}", "fault", f"{where}: {answer.reason}", mend)
+        else:
+            mend = "no results go there, it only sends: a scanner need not answer"
+            yield Diagnosis(f"peer {peer.name}", "warning", f"{where}: {answer.reason}", mend)
+
+
+def _gets_results(blueprint: Blueprint, peer: Peer) -> bool:
+    named = {name for route in blueprint.config.route for name in route.send_to}
+    return peer.name in named or ("sender" in named and peer.may_send)

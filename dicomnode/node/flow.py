@@ -14,6 +14,8 @@ from dicomnode.config import Config
 from dicomnode.detectors.contract import Detector
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent
 from dicomnode.jobs import Job, bury, retry, run_until, take
+from dicomnode.node.logs import place
+from dicomnode.node.unrouted import routing_failed
 from dicomnode.route import route_series
 from dicomnode.store.engine import Store
 
@@ -45,7 +47,7 @@ class FlowWorker:
         except DicomNodeError as error:
             self._failed(job, str(error), final=isinstance(error, Permanent))
         except Exception as error:  # noqa: BLE001 - process edge: whatever a plugin or a peer does, the job must end
-            self._failed(job, type(error).__name__, final=False)
+            self._failed(job, f"{type(error).__name__} at {place(error)}", final=False)
         return True
 
     def _do(self, job: Job) -> None:
@@ -61,7 +63,8 @@ class FlowWorker:
             with self._store.write() as session:
                 if final or job.attempt >= MAX_ATTEMPTS:
                     bury(session, job, reason, now)
-                    append(session, Event.DEAD_LETTER, {"job": job.id, "kind": job.kind, "reason": reason})
+                    facts = routing_failed(session, job, reason, now) if job.kind == "route" else {}
+                    append(session, Event.DEAD_LETTER, {**facts, "job": job.id, "kind": job.kind, "reason": reason})
                 else:
                     retry(session, job, reason, now + 2.0**job.attempt)
         except LeaseLost:

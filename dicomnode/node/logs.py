@@ -65,5 +65,5 @@ def log_to_stderr(role: str, level: int = logging.INFO) -> None:
 
 def _thread_ended(arguments: threading.ExceptHookArgs) -> None:
     name = arguments.thread.name if arguments.thread else ""
-    extra = {"thread": name, "exception": arguments.exc_type.__name__, "at": place(arguments.exc_value)}
+    extra = {"in_thread": name, "exception": arguments.exc_type.__name__, "at": place(arguments.exc_value)}
     logging.getLogger(__name__).error("thread ended by an exception", extra=extra)

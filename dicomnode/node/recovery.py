@@ -12,6 +12,7 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.detect.outcome import write_failure
 from dicomnode.jobs import Job, release_owner
+from dicomnode.node.unrouted import routing_failed
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow, ProcessRow
@@ -65,7 +66,8 @@ def record_dead(session: Session, spool: Spool, dead: Iterable[Job], now: float)
             continue
         if job.kind == "deliver":
             _fail_deliveries(session, job)
-        append(session, Event.DEAD_LETTER, {"job": job.id, "kind": job.kind, "reason": reason})
+        facts = routing_failed(session, job, reason, now) if job.kind == "route" else {}
+        append(session, Event.DEAD_LETTER, {**facts, "job": job.id, "kind": job.kind, "reason": reason})
 
 
 def beat(store: Store, now: float) -> None:

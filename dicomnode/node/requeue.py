@@ -8,6 +8,7 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.jobs import requeue
+from dicomnode.node.unrouted import routing_again
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import AssignmentRow, JobRow
 
@@ -23,4 +24,6 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         if kind == "detect":
             row = session.get_one(AssignmentRow, int(job.payload["assignment_id"]))
             row.outcome, row.finished_at, row.reason = None, None, "requeued by hand"
+        elif kind == "route":
+            routing_again(session, job)
         append(session, Event.REQUEUED, {"job": job_id, "kind": job.kind})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomnode.config import Config, Route
-from dicomnode.detectors.contract import Detector
+from dicomnode.detectors.contract import Acceptance, Detector
 from dicomnode.dicom.summary import SeriesSummary
 from dicomnode.route.match import unmet
 
@@ -57,5 +57,12 @@ def _ask(route: Route, detectors: Mapping[str, Detector], summary: SeriesSummary
         why_not = unmet(condition, summary.values(keyword))
         if why_not:
             return Reason(route.name, route.detector, False, False, f"{keyword}: {why_not}")  # noqa: FBT003
-    acceptance = detectors[route.detector].accepts(summary)
+    acceptance = _accepts(detectors[route.detector], summary)
     return Reason(route.name, route.detector, True, acceptance.accepted, acceptance.reason)  # noqa: FBT003
+
+
+def _accepts(detector: Detector, summary: SeriesSummary) -> Acceptance:
+    try:
+        return detector.accepts(summary)
+    except Exception as error:  # noqa: BLE001 - edge to foreign code: a broken plugin must not stop other routes
+        return Acceptance(accepted=False, reason=f"the detector failed when it was asked: {type(error).__name__}")

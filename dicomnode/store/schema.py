@@ -32,6 +32,17 @@ def migrate(store: Store) -> None:
     check_triggers(store)
 
 
+def check_schema(store: Store) -> None:
+    """Raise ConfigError when the database is not of this software's schema. Reads only."""
+    with store.read() as session:
+        current = MigrationContext.configure(session.connection()).get_current_revision()
+    script = ScriptDirectory.from_config(_alembic())
+    if current is None:
+        raise ConfigError("node.database: it has no tables")
+    if current not in {revision.revision for revision in script.walk_revisions()}:
+        raise ConfigError("node.database: its schema is newer than this dicomnode")
+
+
 def check_triggers(store: Store) -> None:
     """Raise ConfigError when the audit table is not protected as it must be."""
     with store.read() as session:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from dicomnode.errors import ConfigError, Permanent
-from dicomnode.jobs import claim
+from dicomnode.jobs import bury, claim, enqueue
 from dicomnode.jobs.leases import MAX_CRASHES, MAX_INTERRUPTIONS
 from dicomnode.node.locks import exclusive
-from dicomnode.node.recovery import child_started, child_stopped, recover
+from dicomnode.node.recovery import beat, child_started, child_stopped, record_dead, recover
 from dicomnode.node.requeue import requeue_dead_job
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
-from dicomnode.store.tables import AssignmentRow, AuditRow, JobRow, ProcessRow
+from dicomnode.store.tables import AssignmentRow, AuditRow, JobRow, ProcessRow, SeriesRow
 from tests.integration.detect_fixtures import complete_series
 
 
@@ -105,3 +106,37 @@ def test_a_role_runs_once_per_data_folder(tmp_path: Path) -> None:
             pass
     with exclusive(tmp_path, ("work",)):
         pass
+
+
+def test_a_crashed_process_is_silent_until_its_replacement_started(parts) -> None:
+    store, spool = parts
+    child_started(store, "flow-1", "work", os.getpid(), 10.0)
+    child_stopped(store, spool, "flow-1", 20.0, crashed=True)
+    beat(store, 21.0)
+    with store.read() as session:
+        row = session.get_one(ProcessRow, "flow-1")
+        assert (row.heartbeat_at, row.stopped_at) == (0.0, None)
+    child_started(store, "flow-2", "work", os.getpid(), 22.0, replaces="flow-1")
+    with store.read() as session:
+        assert session.get_one(ProcessRow, "flow-1").stopped_at == 22.0
+
+
+def test_a_series_whose_routing_is_given_up_has_failed_until_it_is_requeued(parts) -> None:
+    store, spool = parts
+    with store.write() as session:
+        series = session.scalars(select(SeriesRow)).first()
+        assert series is not None
+        payload = {"series_id": series.id, "generation": 7}
+        enqueue(session, "route", "poison", payload, 1.0)
+        job = claim(session, ("route",), "flow-1", 25.0, 60.0)
+        assert job is not None
+        bury(session, job, "ValueError", 25.0)
+        record_dead(session, spool, [job], 25.0)
+    query = select(AssignmentRow.outcome, AssignmentRow.reason).where(AssignmentRow.generation == 7)
+    with store.read() as session:
+        assert tuple(session.execute(query).one()) == ("failed", "routing failed: ValueError")
+        body = json.loads(session.scalars(select(AuditRow.body).where(AuditRow.kind == "dead letter")).one())
+        assert body["StudyInstanceUID"]
+    requeue_dead_job(store, job.id, 30.0)
+    with store.read() as session:
+        assert session.execute(query).all() == []

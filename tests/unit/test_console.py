@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import queue
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from starlette.testclient import TestClient
 from dicomnode.config import parse_config
 from dicomnode.console.metrics import METRICS, prometheus
 from dicomnode.console.page import overview
-from dicomnode.console.server import application
+from dicomnode.console.server import application, serve_console
 from dicomnode.console.status import read_status
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -71,6 +74,28 @@ def test_page_escapes_everything_and_carries_the_notice(parts) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "not a medical device" in page
+
+
+def test_page_says_first_what_somebody_has_to_look_at(parts) -> None:
+    page = overview(read_status(*parts, now=100.0))
+    assert "<p class=alarm>receive: process not alive · 1 dead letter, see below</p>" in page
+    assert ", because &lt;script&gt;" in page
+
+
+def test_a_request_that_is_sent_drop_by_drop_is_cut(parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomnode.console.server.REQUEST_S", 0.3)
+    config, _ = parse_config("[node]\nconsole_port = 0")
+    ports: queue.Queue[int] = queue.Queue()
+    stop = threading.Event()
+    server = threading.Thread(target=serve_console, args=(config, *parts[1:], stop, ports.put))
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", ports.get(timeout=10)), timeout=10) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nX")
+            assert slow.recv(1) == b""
+    finally:
+        stop.set()
+        server.join(15)
 
 
 def test_metrics_are_complete(parts) -> None:

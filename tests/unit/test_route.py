@@ -103,3 +103,16 @@ def test_the_summary_is_drawn_from_all_instances() -> None:
     merged = summarise(reference, [{"ImageType": ("ORIGINAL",)}, {"ImageType": ("DERIVED",)}, {}])
     assert merged.values("ImageType") == ("ORIGINAL", "DERIVED")
     assert merged.n_instances == 3
+
+
+def test_a_detector_that_breaks_when_asked_stops_no_other_route() -> None:
+    class Broken(Picky):
+        def accepts(self, summary: SeriesSummary) -> Acceptance:
+            raise ZeroDivisionError("PATIENT^NAME")
+
+    second = CONFIG[CONFIG.index("[[route]]") :].replace('"chest"', '"second"').replace('"picky"', '"good"')
+    config, _ = parse_config(CONFIG + second)
+    decision = decide(config, {"picky": Broken(), "good": Picky()}, summary(Modality="DX", BodyPartExamined="CHEST"))
+    assert [route.name for route in decision.taken] == ["second"]
+    assert "ZeroDivisionError" in decision.reasons[0].text
+    assert "PATIENT" not in decision.reasons[0].text

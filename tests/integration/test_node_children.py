@@ -1,0 +1,89 @@
+"""A child process ends when it is told to, whatever state it is in, and says why it cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from dicomnode.config import parse_config
+from dicomnode.errors import ConfigError
+from dicomnode.node.build import Blueprint
+from dicomnode.node.children import Child
+from dicomnode.store.schema import migrate
+
+
+@pytest.fixture
+def child(tmp_path: Path):
+    made = Child("console", blueprint(tmp_path), "console")
+    yield made
+    if made.process is not None and made.process.is_alive():
+        made.process.kill()
+        made.process.join()
+
+
+def blueprint(folder: Path, settings: str = "") -> Blueprint:
+    text = f'[node]\ndata_dir = "{folder}"\nhost = "127.0.0.1"\nconsole_port = 0\n{settings}\n'
+    plan = Blueprint(*parse_config(text))
+    store = plan.store()
+    migrate(store)
+    store.close()
+    return plan
+
+
+def started(child: Child) -> int:
+    child.start()
+    assert child.hear(30.0) is not None
+    assert child.process is not None
+    assert child.process.pid is not None
+    return child.process.pid
+
+
+def test_a_child_that_is_told_to_stop_drains(child: Child) -> None:
+    started(child)
+    child.ask_to_stop()
+    child.wait_stopped(time.monotonic() + 15.0)
+    assert child.exit_code == 0
+
+
+def test_several_signals_end_a_child_once(child: Child) -> None:
+    pid = started(child)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        os.kill(pid, number)
+    child.wait_stopped(time.monotonic() + 15.0)
+    assert child.exit_code == 0
+
+
+def test_a_frozen_child_does_not_hold_up_the_stop(child: Child) -> None:
+    os.kill(started(child), signal.SIGSTOP)
+    before = time.monotonic()
+    child.ask_to_stop()
+    child.wait_stopped(time.monotonic() + 0.5)
+    assert time.monotonic() - before < 5.0
+    assert child.exit_code == -signal.SIGKILL
+
+
+def test_a_signal_during_the_start_is_kept_until_it_can_be_handled(child: Child, capfd: pytest.CaptureFixture) -> None:
+    child.start()
+    assert child.process is not None
+    assert child.process.pid is not None
+    os.kill(child.process.pid, signal.SIGINT)
+    child.wait_stopped(time.monotonic() + 30.0)
+    assert child.exit_code == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_taken_port_is_told_by_name(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        receiver = Child("receive", blueprint(tmp_path, f"port = {port}"), "receive")
+        receiver.start()
+        with pytest.raises(ConfigError, match=f"node.port: 127.0.0.1:{port} cannot be used"):
+            receiver.hear(60.0)
+        receiver.wait_stopped(time.monotonic() + 15.0)
