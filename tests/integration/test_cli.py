@@ -113,10 +113,10 @@ def test_reading_the_log_is_logged(config: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text().startswith("seq,ts,kind")
 
 
-def test_sending_nothing_is_an_error(tmp_path: Path) -> None:
+def test_sending_nothing_is_an_error_and_a_wrong_destination_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("no image")
     answer = run("send", tmp_path, "--to", "PACS@127.0.0.1:1", cwd=tmp_path)
     assert answer.returncode == 1
     wrong = run("send", tmp_path, "--to", "nonsense", cwd=tmp_path)
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "AET@HOST:PORT" in wrong.stderr
