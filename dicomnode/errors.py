@@ -12,6 +12,9 @@ Messages must not hold patient data: they reach logs, metrics and tables.
 
 from __future__ import annotations
 
+import pathlib
+import traceback
+
 
 class DicomNodeError(Exception):
     """Root of every exception that dicomnode raises on purpose."""
@@ -39,3 +42,12 @@ class Permanent(DicomNodeError):
 
 class LeaseLost(DicomNodeError):
     """The job's lease token is no longer ours."""
+
+
+def place(error: BaseException | None) -> str:
+    """Where ``error`` was raised, as file name and line: what may be told of a foreign exception.
+
+    Its text may hold patient data and stays untold.
+    """
+    frames = traceback.extract_tb(error.__traceback__) if error else ()
+    return f"{pathlib.Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from dicomnode.cli.options import json_option, print_json
-from dicomnode.deliver.send import find_dicom, parse_destination, send_paths
+from dicomnode.deliver.send import find_dicom, parse_destination, send_found
 from dicomnode.errors import Permanent
 
 
@@ -33,7 +33,7 @@ def send(paths: tuple[Path, ...], destination: str, calling: str, verbose: bool,
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("sending", total=len(found.files))
-        for answer in send_paths(found.files, target, calling):
+        for answer in send_found(found.files, target, calling):
             answers.append(answer)
             bars.advance(task)
             if not as_json and (verbose or not answer.ok):

@@ -11,7 +11,6 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from dicomnode.config.rules import Condition
 from dicomnode.dicom.aetitle import ae_title as valid_ae_title
 
-RESULT_KINDS = ("sc", "sr")
 RESEARCH_BANNER = "RESEARCH – NOT FOR CLINICAL USE"
 
 _UID_ROOT = r"^[0-2](\.(0|[1-9][0-9]*))+$"

@@ -78,17 +78,24 @@ def find_dicom(paths: Iterable[Path]) -> FoundFiles:
 def send_paths(
     paths: Sequence[Path], target: Peer, calling: str, limits: SendLimits | None = None
 ) -> Iterator[SendAnswer]:
-    """Send the DICOM files in ``paths`` (files or folders), in order, and yield an answer for each.
+    """Send the DICOM files in ``paths`` (files or folders), see ``send_found``. Raises Permanent if one is missing."""
+    yield from send_found(find_dicom(paths).files, target, calling, limits)
+
+
+def send_found(
+    files: Sequence[Path], target: Peer, calling: str, limits: SendLimits | None = None
+) -> Iterator[SendAnswer]:
+    """Send ``files``, which ``find_dicom`` found, in order, and yield an answer for each.
 
     Each file is tried once. When the Association is lost, the files behind go over a new one, unless it was lost
-    MAX_LOST times in a row without a response. Raises Permanent when ``calling`` is no AE title or a path is missing.
+    MAX_LOST times in a row without a response. Raises Permanent when ``calling`` is no AE title.
     """
     try:
         calling = ae_title(calling)
     except ValueError as error:
         raise Permanent(f"our AE title: {error}") from error
     outbound: list[OutboundFile] = []
-    for path in find_dicom(paths).files:
+    for path in files:
         file = read_outbound(path)
         if isinstance(file, SendAnswer):
             yield file

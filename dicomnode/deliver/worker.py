@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 from dicomnode.config.model import Config, Peer
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.back_off import BackOff, Lanes
-from dicomnode.deliver.heartbeat import Heartbeat
 from dicomnode.deliver.ledger import Attempt, Result, bury_malformed, settle
 from dicomnode.deliver.outbox import KIND, Consignment, Parcel, load, next_job, outbound
 from dicomnode.deliver.scu import OutboundFile, send_files
 from dicomnode.dicom.status import Disposition
-from dicomnode.errors import LeaseLost, Permanent, Transient
-from dicomnode.jobs import Job, claim, waiting
+from dicomnode.errors import LeaseLost, Permanent, Transient, place
+from dicomnode.jobs import Heartbeat, Job, claim, waiting
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import JobRow
@@ -108,8 +105,7 @@ class Deliverer:
         except Transient as error:
             self._try_later(job, str(error))
         except Exception as error:  # noqa: BLE001 - process edge: whatever befalls one job, the others must go on
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"internal error: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+            reason = f"internal error: {type(error).__name__} at {place(error)}"
             _log.error("delivery failed", extra={"job": job.id, "error": reason})
             self._try_later(job, reason)
         finally:

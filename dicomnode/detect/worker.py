@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from dicomnode.config import Config
 from dicomnode.detect.analyse import analyse
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
 from dicomnode.detect.warm import WarmDetectors
-from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient
-from dicomnode.jobs import Job, extend, retry, run_until, take
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, place
+from dicomnode.jobs import Heartbeat, Job, retry, run_until, take
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow
@@ -54,8 +51,7 @@ class DetectWorker:
         job = take(self._store, KINDS, self._owner, self._clock(), LEASE_S)
         if job is None:
             return False
-        heart = _Heartbeat(self._store, job, self._clock)
-        with heart:
+        with Heartbeat(self._store, job, self._clock, LEASE_S, LIMIT_S):
             self._guarded(job)
         return True
 
@@ -65,9 +61,9 @@ class DetectWorker:
         except LeaseLost:
             _log.warning("lease lost", extra={"job": job.id})
         except Permanent as error:
-            give_up(self._store, self._spool, job, str(error), self._clock())
+            self._failed(job, str(error), final=True)
         except Exception as error:  # noqa: BLE001 - process edge: an analysis may fail in any way, the job must end
-            self._failed(job, _described(error))
+            self._failed(job, _described(error), final=job.attempt >= MAX_ATTEMPTS)
 
     def _do(self, job: Job) -> None:
         case = self._begin(job)
@@ -91,11 +87,11 @@ class DetectWorker:
                 session.flush()
             return read_case(session, self._spool, int(job.payload["assignment_id"]))
 
-    def _failed(self, job: Job, reason: str) -> None:
+    def _failed(self, job: Job, reason: str, *, final: bool) -> None:
         now = self._clock()
         _log.error("analysis failed", extra={"job": job.id, "attempt": job.attempt, "error": reason})
         try:
-            if job.attempt >= MAX_ATTEMPTS:
+            if final:
                 give_up(self._store, self._spool, job, reason, now)
                 return
             with self._store.write() as session:
@@ -104,44 +100,6 @@ class DetectWorker:
             _log.warning("lease lost", extra={"job": job.id})
 
 
-class _Heartbeat:
-    """Extends the lease while the analysis runs; ends the process when it runs beyond all reason.
-
-    A decoder or a plugin that never returns cannot be stopped from inside; the node starts a fresh worker and
-    counts a crash against the job.
-    """
-
-    def __init__(self, store: Store, job: Job, clock: Callable[[], float]) -> None:
-        self._store, self._job, self._clock = store, job, clock
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        until = time.monotonic() + LIMIT_S
-        while not self._done.wait(LEASE_S / 4):
-            if time.monotonic() > until:
-                _log.error("analysis takes too long, worker ends", extra={"job": self._job.id})
-                os._exit(1)
-            try:
-                with self._store.write() as session:
-                    extend(session, self._job, self._clock(), LEASE_S)
-            except LeaseLost:
-                return
-            except Transient as error:
-                _log.warning("heartbeat missed", extra={"error": str(error)})
-
-
 def _described(error: Exception) -> str:
-    """What failed and where. Texts of foreign exceptions may hold patient data and are left out."""
-    if isinstance(error, DicomNodeError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    """What failed and where; the text only of our own exceptions."""
+    return str(error) if isinstance(error, DicomNodeError) else f"{type(error).__name__} at {place(error)}"

@@ -1,10 +1,12 @@
 """Durable jobs: enqueue, claim, extend, finish, retry, dead letter. Knows no DICOM."""
 
+from dicomnode.jobs.heartbeat import Heartbeat
 from dicomnode.jobs.leases import Job, claim, expire, extend, release_owner, waiting
 from dicomnode.jobs.loop import run_until, take
 from dicomnode.jobs.queue import bury, enqueue, finish, requeue, retry
 
 __all__ = [
+    "Heartbeat",
     "Job",
     "bury",
     "claim",

@@ -12,9 +12,8 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.detectors.contract import Detector
-from dicomnode.errors import DicomNodeError, LeaseLost, Permanent
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, place
 from dicomnode.jobs import Job, bury, retry, run_until, take
-from dicomnode.node.logs import place
 from dicomnode.node.unrouted import routing_failed
 from dicomnode.route import route_series
 from dicomnode.store.engine import Store

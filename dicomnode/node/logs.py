@@ -6,10 +6,10 @@ import json
 import logging
 import sys
 import threading
-import traceback
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
+
+from dicomnode.errors import place
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET = ("apscheduler", "alembic", "uvicorn", "PIL")
@@ -37,12 +37,6 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = record.exc_info[0].__name__
             entry["at"] = place(record.exc_info[1])
         return json.dumps(entry, ensure_ascii=True, default=str)
-
-
-def place(error: BaseException | None) -> str:
-    """Where an exception was raised, as file name and line."""
-    frames = traceback.extract_tb(error.__traceback__) if error else ()
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def log_to_stderr(role: str, level: int = logging.INFO) -> None:

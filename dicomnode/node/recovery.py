@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
+from dicomnode.deliver.outbox import deliveries
 from dicomnode.detect.outcome import write_failure
 from dicomnode.jobs import Job, release_owner
 from dicomnode.node.unrouted import routing_failed
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
-from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow, ProcessRow
+from dicomnode.store.tables import JobRow, ProcessRow
 
 
 def recover(store: Store, spool: Spool, roles: Collection[str], now: float) -> int:
@@ -80,17 +81,9 @@ def beat(store: Store, now: float) -> None:
 
 
 def _fail_deliveries(session: Session, job: Job) -> None:
-    query = (
-        select(DeliveryRow)
-        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
-        .where(
-            DerivedRow.assignment_id == int(job.payload["assignment_id"]),
-            DeliveryRow.destination == str(job.payload["destination"]),
-            DeliveryRow.state == "waiting",
-        )
-    )
-    for row in session.scalars(query):
-        row.state = "failed"
+    for row in session.scalars(deliveries(int(job.payload["assignment_id"]), str(job.payload["destination"]))):
+        if row.state == "waiting":
+            row.state = "failed"
 
 
 def _alive(pid: int) -> bool:

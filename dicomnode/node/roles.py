@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.errors import ConfigError, DicomNodeError, place
 from dicomnode.node.build import Blueprint
-from dicomnode.node.logs import log_to_stderr, place
+from dicomnode.node.logs import log_to_stderr
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1

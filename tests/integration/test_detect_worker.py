@@ -14,6 +14,7 @@ from dicomnode.audit import verify
 from dicomnode.config import parse_config
 from dicomnode.detect.worker import DetectWorker
 from dicomnode.detectors.contract import DetectionResult, Outcome, Volume
+from dicomnode.errors import Permanent
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool, digest
@@ -157,6 +158,18 @@ def test_without_the_lease_nothing_is_written(bench: Bench) -> None:
 
     bench.worker(lose_lease).step()
     assert bench.rows(DerivedRow) == []
+    assert bench.rows(AssignmentRow)[0].outcome is None
+
+
+def test_a_lease_that_is_lost_before_a_final_failure_does_not_end_the_worker(bench: Bench) -> None:
+    complete_series(bench.store, bench.spool)
+
+    def lose_lease_and_fail(_: Volume) -> DetectionResult:
+        with bench.store.write() as session:
+            session.execute(update(JobRow).values(lease_token="somebody else"))
+        raise Permanent("never again")
+
+    assert bench.worker(lose_lease_and_fail).step()
     assert bench.rows(AssignmentRow)[0].outcome is None
 
 
