@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench acceptance clean
+.PHONY: help demo test check format bench acceptance viewer-check clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,viewer]'
 	@touch $@
 
 demo: $(READY) ## scanner, node and PACS on this machine; results in demo-out/
@@ -23,6 +23,9 @@ test: $(READY) ## the whole test suite (acceptance tests run where Orthanc, DCMT
 
 acceptance: $(READY) ## only the acceptance tests
 	$(BIN)/python -m pytest -m acceptance
+
+viewer-check: $(READY) ## the node's results in OHIF; photographs in viewer-out/ (docs/viewer-check.md)
+	$(BIN)/python -m tests.viewer viewer-out
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check dicomnode tests
@@ -38,4 +41,4 @@ bench: $(READY) ## benchmarks; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench
 
 clean: ## remove what make made
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -35,6 +35,9 @@ def status(config_path: Path | None, as_json: bool) -> None:
     console.print(
         f"disk: {disk['free_bytes'] / 1e9:.1f} GB free, intake stops below {disk['min_free_bytes'] / 1e9:.1f} GB"
     )
+    for peer, states in state["commitments"].items():
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
+        console.print(f"storage commitment by {escape(peer)}: {counts}")
     for series in state["recent"]:
         _print_series(console, series)
     for letter in state["dead_letters"]:
@@ -56,15 +59,20 @@ def _print_series(console: Console, series: dict[str, Any]) -> None:
 
 def _outcome(result: dict[str, Any]) -> str:
     outcome = result["outcome"]
-    parts = [f"[{_COLOURS.get(outcome, 'default')}]{outcome}[/]"]
-    if outcome in ("not analysed", "failed"):
+    gate = f" by the {result['gate']} gate" if result["gate"] else ""
+    parts = [f"[{_COLOURS.get(outcome, 'default')}]{outcome}[/]{gate}"]
+    unanswered = outcome in ("not analysed", "failed")
+    if unanswered:
         parts.append(f"because {escape(result['reason'])}")
     if result["score"] is not None:
         parts.append(f"score {result['score']:.3f} (threshold {result['threshold']:.3f})")
     if result["model"]:
         parts.append(f"by {result['detector']}, {result['model']} {result['model_version']}")
+    what = " (status page)" if unanswered else ""
     parts += [
-        f"{peer}: {count} {state}" for peer, states in result["objects"].items() for state, count in states.items()
+        f"{escape(peer)}: {count} {state}{what}"
+        for peer, states in result["objects"].items()
+        for state, count in states.items()
     ]
     seconds = result["seconds_from_last_instance"]
     return "; ".join(parts) + (f" {seconds:.1f} s after the last instance" if seconds is not None else "")

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from dicomnode.config.peers import AETitle, Destination, Peer
+from dicomnode.config.results import ResultSettings
 from dicomnode.config.rules import Condition
-from dicomnode.dicom.aetitle import ae_title as valid_ae_title
-
-RESEARCH_BANNER = "RESEARCH – NOT FOR CLINICAL USE"
+from dicomnode.config.table import Table
 
 _UID_ROOT = r"^[0-2](\.(0|[1-9][0-9]*))+$"
 _NOT_COMPARABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
 
-AETitle = Annotated[str, AfterValidator(valid_ae_title)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 AnyPort = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-ResultKind = Literal["sc", "sr"]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
-
-
-class NodeSettings(_Table):
+class NodeSettings(Table):
     """``[node]``: who and where this node is."""
 
     ae_title: AETitle = "DICOMNODE"
@@ -48,7 +41,7 @@ class NodeSettings(_Table):
         return self.database or f"sqlite:///{self.data_dir.resolve() / 'dicomnode.sqlite3'}"
 
 
-class ReceiveSettings(_Table):
+class ReceiveSettings(Table):
     """``[receive]``: limits of the Storage SCP."""
 
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 25
@@ -60,7 +53,7 @@ class ReceiveSettings(_Table):
     network_timeout_s: Seconds = 60.0
 
 
-class AssembleSettings(_Table):
+class AssembleSettings(Table):
     """``[assemble]``: when a Series is taken as complete."""
 
     quiet_period_s: Seconds = 60.0
@@ -73,26 +66,6 @@ class AssembleSettings(_Table):
         if self.max_wait_s < self.quiet_period_s:
             raise ValueError("max_wait_s is shorter than quiet_period_s")
         return self
-
-
-class TlsFiles(_Table):
-    """``tls`` of a peer: PEM files for associations to it (PS3.15 B.12). ``cert`` and ``key`` for mutual TLS."""
-
-    ca: Path
-    cert: Path | None = None
-    key: Path | None = None
-
-
-class Peer(_Table):
-    """``[[peer]]``: an Application Entity that we know."""
-
-    name: Annotated[str, Field(min_length=1)]
-    ae_title: AETitle
-    host: Annotated[str, Field(min_length=1)]
-    port: Port
-    may_send: bool = False
-    tls: TlsFiles | Literal[False] = False
-    commit: Literal[False] = False
 
 
 def _keyword(value: str) -> str:
@@ -110,7 +83,7 @@ def _not_empty(when: dict[str, Condition]) -> dict[str, Condition]:
     return when
 
 
-class Route(_Table):
+class Route(Table):
     """``[[route]]``: which Series goes to which detector, and where the results go."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -121,56 +94,36 @@ class Route(_Table):
     priority: int = 0
 
 
-class ResultOverride(_Table):
-    """``[results.peer."NAME"]``: other objects for one peer."""
-
-    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)]
-
-
-def _says_research(banner: str) -> str:
-    if "RESEARCH" not in banner.upper():
-        raise ValueError('every output has to say that it is research ("RESEARCH" in the text)')
-    return banner
-
-
-class ResultSettings(_Table):
-    """``[results]``: which objects are sent, and the banner on each of them."""
-
-    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sc", "sr")
-    banner: Annotated[str, Field(min_length=8, max_length=64), AfterValidator(_says_research)] = RESEARCH_BANNER
-    peer: dict[str, ResultOverride] = Field(default_factory=dict)
-
-    def objects_for(self, peer: str) -> tuple[ResultKind, ...]:
-        """The kinds of result objects that ``peer`` gets."""
-        override = self.peer.get(peer)
-        return override.objects if override else self.objects
-
-
-class AuditSettings(_Table):
+class AuditSettings(Table):
     """``[audit]``: how long audit rows stay, and where checkpoints are written."""
 
     retention_days: Annotated[int, Field(ge=183)] = 2190
     checkpoint_path: Path | None = None
 
 
-class Config(_Table):
+class Config(Table):
     """The whole configuration."""
 
     node: NodeSettings = NodeSettings()
     receive: ReceiveSettings = ReceiveSettings()
     assemble: AssembleSettings = AssembleSettings()
-    peer: tuple[Peer, ...] = ()
+    peer: tuple[Destination, ...] = ()
     route: tuple[Route, ...] = ()
     results: ResultSettings = ResultSettings()
     audit: AuditSettings = AuditSettings()
 
-    def peer_named(self, name: str) -> Peer | None:
+    @property
+    def entities(self) -> tuple[Peer, ...]:
+        """The peers that speak DIMSE: application entities."""
+        return tuple(peer for peer in self.peer if isinstance(peer, Peer))
+
+    def peer_named(self, name: str) -> Destination | None:
         """The peer of this name, or None."""
         return next((peer for peer in self.peer if peer.name == name), None)
 
     def peer_with_ae_title(self, title: str) -> Peer | None:
         """The first peer with this AE title, or None."""
-        return next((peer for peer in self.peer if peer.ae_title == title.strip()), None)
+        return next((peer for peer in self.entities if peer.ae_title == title.strip()), None)
 
     @property
     def rule_keywords(self) -> frozenset[str]:

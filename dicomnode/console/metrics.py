@@ -11,8 +11,10 @@ METRICS = {
     "dicomnode_open_associations": "Inbound associations at present.",
     "dicomnode_series": "Series by state.",
     "dicomnode_outcomes": "Assignments by outcome.",
+    "dicomnode_not_analysed": "Assignments that were not analysed, by what refused them.",
     "dicomnode_jobs": "Jobs by kind and state.",
     "dicomnode_deliveries": "Derived Instances by destination and state.",
+    "dicomnode_commitments": "Delivered Instances by destination and storage commitment.",
     "dicomnode_disk_free_bytes": "Free space on the file system of the spool, in bytes.",
     "dicomnode_process_alive": "1 for each process of the node that is alive.",
 }
@@ -30,8 +32,10 @@ def prometheus(status: dict[str, Any]) -> str:
         "dicomnode_open_associations": [({}, received["open_associations"])],
         "dicomnode_series": [({"state": state}, count) for state, count in status["series"].items()],
         "dicomnode_outcomes": [({"outcome": outcome}, count) for outcome, count in status["outcomes"].items()],
+        "dicomnode_not_analysed": [({"gate": gate}, count) for gate, count in status["not_analysed"].items()],
         "dicomnode_jobs": list(_nested(status["jobs"], "kind")),
         "dicomnode_deliveries": list(_nested(status["deliveries"], "destination")),
+        "dicomnode_commitments": list(_nested(status["commitments"], "destination")),
         "dicomnode_disk_free_bytes": [({}, status["disk"]["free_bytes"])],
         "dicomnode_process_alive": [
             ({"role": item["role"], "owner": item["owner"]}, float(item["alive"])) for item in status["processes"]

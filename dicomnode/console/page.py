@@ -17,7 +17,8 @@ p.calm{border-color:var(--ok);background:#1a7f3714}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);
 vertical-align:top}th{font-weight:600}td.when{white-space:nowrap}code{font-size:.85em}
 td.uid{font:12px/1.45 ui-monospace,monospace;word-break:break-all}
-.findings,.failed,.silent{color:var(--bad);font-weight:600}.pending,.waiting,.not{color:var(--wait)}
+.findings,.failed,.silent{color:var(--bad);font-weight:600}
+.pending,.waiting,.warning,.replaced,.not{color:var(--wait)}
 .delivered,.yes{color:var(--ok)}.tiles{display:flex;flex-wrap:wrap;gap:.6rem}
 .tile{border:1px solid var(--line);border-radius:.4rem;padding:.5rem .9rem}.tile b{display:block;font-size:1.3rem}
 """
@@ -45,12 +46,15 @@ def overview(status: dict[str, Any]) -> str:
 def _alarm(status: dict[str, Any]) -> str:
     """What somebody has to look at, before any number."""
     silent = [item["role"] for item in status["processes"] if not item["alive"]]
-    disk, letters = status["disk"], len(status["dead_letters"])
+    disk, letters = status["disk"], sum(states.get("dead", 0) for states in status["jobs"].values())
+    failed = status["outcomes"].get("failed", 0)
     troubles = [f"{role}: process not alive" for role in silent]
     if not status["processes"]:
         troubles.append("no process of the node is running")
     if disk["free_bytes"] < disk["min_free_bytes"]:
         troubles.append("disk below its limit: instances are refused")
+    if failed:
+        troubles.append(f"{failed} failed without a result")
     if letters:
         troubles.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
     if troubles:
@@ -88,23 +92,29 @@ def _series_row(item: dict[str, Any], result: dict[str, Any]) -> str:
     shown = f"{score:.3f} (threshold {threshold:.3f})" if score is not None and threshold is not None else ""
     detector = " ".join(str(result[key]) for key in ("detector", "model_version") if result.get(key))
     style = outcome.split()[0].rstrip(":")
-    reason = f", because {result.get('reason', '')}" if outcome in ("not analysed", "failed") else ""
+    gate = f" by the {result['gate']} gate" if result.get("gate") else ""
+    reason = f"{gate}, because {result.get('reason', '')}" if outcome in ("not analysed", "failed") else ""
     notes = f", generation {result['generation']}" if result.get("generation", 1) > 1 else ""
     notes += ", incomplete" if item["incomplete"] else ""
-    sent = ", ".join(
-        f"{escape(peer)}: <span class={escape(state)}>{count} {escape(state)}</span>"
-        for peer, states in result.get("objects", {}).items()
-        for state, count in states.items()
-    )
     received = datetime.fromtimestamp(item["last_received_at"], UTC).strftime("%Y-%m-%d<br>%H:%M:%S")
     cells = (
         f"<td class=when>{received}</td><td>{escape(item['Modality'])}</td>"
         f"<td class=uid>{escape(item['StudyInstanceUID'])}</td>"
         f"<td>{escape(item['CallingAETitle'])}</td><td>{item['instances']}</td>"
         f"<td><span class='{escape(style)}'>{escape(outcome)}</span>{escape(reason + notes)}</td>"
-        f"<td>{shown}</td><td>{escape(detector)}</td><td>{sent}</td>"
+        f"<td>{shown}</td><td>{escape(detector)}</td><td>{_sent(result)}</td>"
     )
     return f"<tr>{cells}</tr>"
+
+
+def _sent(result: dict[str, Any]) -> str:
+    """Per destination how many objects are in which state; without a result the only object is a status page."""
+    what = " (status page)" if result.get("outcome") in ("not analysed", "failed") else ""
+    return ", ".join(
+        f"{escape(peer)}: <span class={escape(state)}>{count} {escape(state)}</span>{what}"
+        for peer, states in result.get("objects", {}).items()
+        for state, count in states.items()
+    )
 
 
 def _dead(letters: list[dict[str, Any]]) -> str:

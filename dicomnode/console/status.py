@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import String, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
 import dicomnode
 from dicomnode.config import Config
+from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import (
@@ -41,9 +42,11 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "received": _received(session),
             "series": _counts(session, SeriesRow.state),
             "outcomes": _outcomes(session),
+            "not_analysed": _refusals(session),
             "jobs": _jobs(session),
             "dead_letters": _dead_letters(session),
             "deliveries": _deliveries(session),
+            "commitments": _commitments(session),
             "recent": _recent(session),
         }
 
@@ -82,6 +85,16 @@ def _outcomes(session: Session) -> dict[str, int]:
     }
 
 
+def _refusals(session: Session) -> dict[str, int]:
+    """Assignments that were not analysed, by what refused them: route, volume, detector; superseded: a newer one."""
+    query = (
+        select(AssignmentRow.gate, AssignmentRow.detector.is_(None), func.count())
+        .where(AssignmentRow.outcome == "not analysed")
+        .group_by(AssignmentRow.gate, AssignmentRow.detector.is_(None))
+    )
+    return {gate or ("route" if unrouted else "superseded"): count for gate, unrouted, count in session.execute(query)}
+
+
 def _jobs(session: Session) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     query = select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
@@ -103,6 +116,24 @@ def _deliveries(session: Session) -> dict[str, dict[str, int]]:
     query = select(DeliveryRow.destination, DeliveryRow.state, func.count())
     for destination, state, count in session.execute(query.group_by(DeliveryRow.destination, DeliveryRow.state)):
         found.setdefault(destination, {})[state] = count
+    return found
+
+
+def _commitments(session: Session) -> dict[str, dict[str, int]]:
+    """Per destination that is asked for storage commitment: what it holds, by committed, pending or failed."""
+    key = cast(DerivedRow.assignment_id, String) + ":" + DeliveryRow.destination
+    committed = DeliveryRow.committed_at.is_not(None)
+    state = case((committed, "committed"), (JobRow.state == "dead", "failed"), else_="pending").label("commitment")
+    query = (
+        select(DeliveryRow.destination, state, func.count())
+        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+        .join(JobRow, and_(JobRow.kind == COMMIT, JobRow.dedup_key == key))
+        .where(DeliveryRow.state.in_(("delivered", "warning")) | committed)
+        .group_by(DeliveryRow.destination, "commitment")
+    )
+    found: dict[str, dict[str, int]] = {}
+    for destination, name, count in session.execute(query):
+        found.setdefault(destination, {})[name] = count
     return found
 
 
@@ -150,6 +181,7 @@ def _result(session: Session, row: AssignmentRow, series: SeriesRow) -> dict[str
         "model_version": row.model_version,
         "weights_sha256": row.weights_sha256,
         "outcome": row.outcome or "pending",
+        "gate": row.gate,
         "reason": row.reason,
         "score": row.score,
         "threshold": row.threshold,

@@ -16,7 +16,8 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket
 
-from dicomnode.config.model import Peer, TlsFiles
+from dicomnode.config.peers import Peer, TlsFiles
+from dicomnode.deliver.network import why
 from dicomnode.dicom.tls import client_context
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Permanent, Transient
@@ -166,16 +167,10 @@ def _why_unreachable(peer: Peer, address: str, seconds: float, limits: SendLimit
             arguments = _tls_args(peer)
             if arguments:
                 arguments[0].wrap_socket(probe, server_hostname=arguments[1]).close()
-    except ssl.SSLCertVerificationError as error:
-        return f"TLS: the certificate of the peer is not valid: {error.verify_message}"
-    except ssl.SSLError as error:
-        return f"TLS: {error.reason or 'handshake failed'}"
-    except ConnectionRefusedError:
-        return "connection refused"
     except TimeoutError:
         return f"no connection within {limits.connect_s:g} s"
     except OSError as error:
-        return f"no connection: {error.strerror or 'network error'}"
+        return why(error)
     return "the connection was lost"
 
 

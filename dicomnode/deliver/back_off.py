@@ -56,8 +56,9 @@ class Lanes:
         with self._lock:
             self._held.pop(destination, None)
 
-    def failed(self, destination: str, now: float) -> None:
-        """The Destination could not take anything: hold its lane."""
+    def failed(self, destination: str, now: float, at_least_s: float = 0.0) -> None:
+        """The Destination could not take anything: hold its lane, for ``at_least_s`` seconds."""
         with self._lock:
             failures = self._held.get(destination, (0, 0.0))[0] + 1
-            self._held[destination] = (failures, now + self._back_off.delay(failures, random.random()))
+            hold_s = max(self._back_off.delay(failures, random.random()), at_least_s)
+            self._held[destination] = (failures, now + hold_s)

@@ -14,11 +14,13 @@ from sqlalchemy.orm import Session
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.deliver.back_off import DAY_S, BackOff
-from dicomnode.deliver.outbox import KIND, Consignment, Parcel, deliveries
+from dicomnode.deliver.commit import request as request_commitment
+from dicomnode.deliver.fallback import Refused, step_down
+from dicomnode.deliver.outbox import KIND, THERE, Consignment, Parcel, deliveries
 from dicomnode.dicom.status import Disposition, describe_status
 from dicomnode.jobs import Job, bury, finish, retry
 from dicomnode.store.engine import Store
-from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, SeriesRow, StudyRow
+from dicomnode.store.tables import AssignmentRow, DeliveryRow, JobRow, SeriesRow, StudyRow
 
 WHOLE_AGAIN = 3
 
@@ -35,6 +37,8 @@ class Result:
     status: int | None
     reason: str
     tried: bool
+    refused: bool = False
+    retry_after_s: float = 0.0
 
     @property
     def accepted(self) -> bool:
@@ -44,16 +48,31 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a job. ``stopped``: the node is going down, so what has no result was not tried."""
+    """One attempt at a job.
+
+    ``stopped``: the node is going down, so what has no result was not tried. ``commit``: the Destination is to be asked
+    for storage commitment when all is there.
+    """
 
     consignment: Consignment
     results: tuple[Result, ...]
     stopped: bool = False
+    commit: bool = False
 
     @property
     def lost(self) -> bool:
         """True when there was no Association, or it failed before the end."""
         return any(result.status is None and result.disposition is Disposition.TRANSIENT for result in self.results)
+
+    @property
+    def passing(self) -> bool:
+        """True when a later attempt may end otherwise by itself."""
+        return any(result.disposition is Disposition.TRANSIENT for result in self.results)
+
+    @property
+    def retry_after_s(self) -> float:
+        """The pause that the peer asks for, in seconds."""
+        return max((result.retry_after_s for result in self.results), default=0.0)
 
     @property
     def reached(self) -> bool:
@@ -75,19 +94,52 @@ def settle(store: Store, attempt: Attempt, back_off: BackOff, now: float) -> End
     expired = now - consignment.waiting_since >= back_off.give_up_after_s
     whole_again = attempt.lost and job.attempt <= WHOLE_AGAIN and not expired
     with store.write() as session:
-        rows = {row.id: row for row in session.scalars(deliveries(consignment.assignment_id, consignment.destination))}
+        rows = _rows(session, consignment)
         for result in attempt.results:
             _apply(rows[result.parcel.id], result, whole_again=whole_again, now=now)
-        retry_at = now if attempt.stopped else now + back_off.delay(job.attempt, random.random())
+        reason = _step_down(session, attempt) or session.get_one(JobRow, job.id).error
+        rows = _rows(session, consignment)
+        retry_at = _retry_at(attempt, back_off, now)
         ending = _ending(rows.values(), expired=expired and not attempt.stopped)
         _audit(session, attempt, rows, retry_at if ending == "retry" else None)
+        if attempt.commit and ending != "retry" and any(row.state in THERE for row in rows.values()):
+            request_commitment(session, consignment.assignment_id, consignment.destination, now)
         if ending == "done":
             finish(session, job, now)
         elif ending == "retry":
-            retry(session, job, _reason(attempt) or "the node stopped", retry_at)
+            retry(session, job, reason, retry_at)
         else:
-            _bury(session, attempt, list(rows.values()), back_off if expired else None, now)
+            _bury(session, attempt, list(rows.values()), reason, back_off if expired else None, now)
     return ending
+
+
+def _rows(session: Session, consignment: Consignment) -> dict[int, DeliveryRow]:
+    session.flush()
+    found = session.scalars(deliveries(consignment.assignment_id, consignment.destination))
+    return {row.id: row for row in found}
+
+
+def _step_down(session: Session, attempt: Attempt) -> str:
+    """Put other kinds in the place of refused ones; returns why not all is there."""
+    consignment = attempt.consignment
+    refused: dict[str, Refused] = {}
+    for result in attempt.results:
+        if result.refused:
+            parcel = result.parcel
+            refused.setdefault(parcel.kind, Refused(parcel.kind, parcel.SOPClassUID, result.reason))
+    accepted = {result.parcel.kind for result in attempt.results if result.accepted}
+    assignment_id, destination = consignment.assignment_id, consignment.destination
+    facts = {**subject(session, assignment_id), "peer": destination, "job": consignment.job.id}
+    missing = step_down(session, assignment_id, destination, refused.values(), accepted, facts)
+    reason = "; ".join(part for part in (_reason(attempt), *missing) if part)
+    return reason or ("the node stopped" if attempt.stopped else "")
+
+
+def _retry_at(attempt: Attempt, back_off: BackOff, now: float) -> float:
+    """At once for what has not been tried yet; after a failure when the back-off or the peer says."""
+    if attempt.stopped or not attempt.passing:
+        return now
+    return now + max(back_off.delay(attempt.consignment.job.attempt, random.random()), attempt.retry_after_s)
 
 
 def bury_malformed(store: Store, job: Job, reason: str, now: float) -> None:
@@ -123,7 +175,7 @@ def _ending(rows: Iterable[DeliveryRow], *, expired: bool) -> Ending:
     states = {row.state for row in rows}
     if "waiting" in states and not expired:
         return "retry"
-    return "dead" if not states or states & {"waiting", "failed"} else "done"
+    return "done" if states & THERE and not states & {"waiting", "failed"} else "dead"
 
 
 def _reason(attempt: Attempt) -> str:
@@ -132,12 +184,17 @@ def _reason(attempt: Attempt) -> str:
 
 
 def _bury(
-    session: Session, attempt: Attempt, rows: Sequence[DeliveryRow], back_off: BackOff | None, now: float
+    session: Session,
+    attempt: Attempt,
+    rows: Sequence[DeliveryRow],
+    reason: str,
+    back_off: BackOff | None,
+    now: float,
 ) -> None:
     bad = [row for row in rows if row.state in {"waiting", "failed"}]
     for row in bad:
         row.state = "failed"
-    cause = _reason(attempt) or "; ".join(sorted({describe_status(row.status) for row in bad}))
+    cause = reason or "; ".join(sorted({describe_status(row.status) for row in bad}))
     reason = f"{len(bad)} of {len(rows)} instances not delivered: {cause}" if rows else "there is nothing to deliver"
     if back_off is not None:
         reason = f"given up after {back_off.give_up_after_s / DAY_S:g} days: {reason}"
@@ -150,24 +207,18 @@ def _bury(
 def _audit(session: Session, attempt: Attempt, rows: dict[int, DeliveryRow], retry_at: float | None) -> None:
     """One row for what is at the peer now, one for what is not (PS3.15 A.5.3.7)."""
     consignment = attempt.consignment
-    there = [result for result in attempt.results if rows[result.parcel.id].state in {"delivered", "warning"}]
-    not_there = [result for result in attempt.results if rows[result.parcel.id].state not in {"delivered", "warning"}]
+    there = [result for result in attempt.results if rows[result.parcel.id].state in THERE]
+    not_there = [result for result in attempt.results if rows[result.parcel.id].state not in THERE]
     facts = {"peer": consignment.destination, "job": consignment.job.id, "attempt": consignment.job.attempt}
     for event, results in ((Event.DELIVERED, there), (Event.DELIVERY_FAILED, not_there)):
         if not results:
             continue
         body: dict[str, Any] = {**subject(session, consignment.assignment_id), **facts}
-        body["counts"] = _kinds(session, results)
+        body["counts"] = dict(Counter(result.parcel.kind for result in results))
         body["instances"] = [_line(result, rows[result.parcel.id].state) for result in results]
         if event is Event.DELIVERY_FAILED:
             body["reason"], body["retry_at"] = _reason(attempt), retry_at
         append(session, event, body)
-
-
-def _kinds(session: Session, results: Sequence[Result]) -> dict[str, int]:
-    query = select(DeliveryRow.id, DerivedRow.kind).join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
-    wanted = query.where(DeliveryRow.id.in_([result.parcel.id for result in results]))
-    return dict(Counter(kind for _, kind in session.execute(wanted)))
 
 
 def _line(result: Result, state: str) -> dict[str, Any]:

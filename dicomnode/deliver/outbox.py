@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from dicomnode.deliver.scu import OutboundFile
+from dicomnode.config.results import NEEDS, SEND_ORDER
+from dicomnode.deliver.sending import OutboundFile
 from dicomnode.dicom.header import part10_offset
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.errors import Permanent, Transient
@@ -17,6 +18,9 @@ from dicomnode.store.spool import Spool, digest
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, JobRow, SeriesRow
 
 KIND = "deliver"
+THERE = frozenset({"delivered", "warning"})
+"""States of a DeliveryRow whose Instance the Destination holds."""
+
 _DESTINATION = func.coalesce(func.json_extract(JobRow.payload, "$.destination"), "")
 _ASSIGNMENT = func.json_extract(JobRow.payload, "$.assignment_id")
 
@@ -26,6 +30,7 @@ class Parcel:
     """One Derived Instance that waits for one Destination; ``id`` is its DeliveryRow's."""
 
     id: int
+    kind: str
     SOPInstanceUID: str
     SOPClassUID: str
     sha256: str
@@ -79,9 +84,11 @@ def deliveries(assignment_id: int, destination: str) -> Select[DeliveryRow]:
 
 
 def load(session: Session, job: Job) -> Consignment:
-    """Read what ``job`` has to send: least tried first, so that one bad Instance does not keep the others back.
+    """Read what ``job`` has to send now, each kind in its order, what it refers to first.
 
-    Raises Permanent when the payload is not one of a ``deliver`` job.
+    Least tried first, so that one bad Instance does not keep the others back. A kind that needs others at the
+    Destination (``config.results.NEEDS``) is left for a later attempt, after those arrived. Raises Permanent when the
+    payload is not one of a ``deliver`` job.
     """
     try:
         assignment_id, destination = int(job.payload["assignment_id"]), str(job.payload["destination"])
@@ -90,14 +97,27 @@ def load(session: Session, job: Job) -> Consignment:
         raise Permanent("the job names no assignment and destination") from error
     created = session.scalar(select(JobRow.created_at).where(JobRow.id == job.id)) or 0.0
     rows = session.execute(
-        select(DeliveryRow.id, DerivedRow.SOPInstanceUID, DerivedRow.SOPClassUID, DerivedRow.sha256, DerivedRow.path)
+        select(DeliveryRow, DerivedRow)
         .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
         .where(DerivedRow.assignment_id == assignment_id, DeliveryRow.destination == destination)
-        .where(DeliveryRow.state == "waiting")
         .order_by(DeliveryRow.attempts, DeliveryRow.id)
-    )
-    parcels = tuple(Parcel(*row) for row in rows)
+    ).all()
+    states: dict[str, set[str]] = {}
+    for row, derived in rows:
+        states.setdefault(derived.kind, set()).add(row.state)
+    ready = [pair for pair in rows if pair[0].state == "waiting" and needs_met(pair[1].kind, states)]
+    ready.sort(key=lambda pair: (pair[0].attempts, SEND_ORDER.index(pair[1].kind), pair[0].id))
+    parcels = tuple(_parcel(row, derived) for row, derived in ready)
     return Consignment(job, assignment_id, destination, created if since is None else float(since), parcels)
+
+
+def needs_met(kind: str, states: Mapping[str, Collection[str]]) -> bool:
+    """Does a Destination with these ``states`` of each kind hold all that ``kind`` needs there?"""
+    return all(kind_states and THERE.issuperset(kind_states) for kind_states in map(states.get, NEEDS.get(kind, ())))
+
+
+def _parcel(row: DeliveryRow, derived: DerivedRow) -> Parcel:
+    return Parcel(row.id, derived.kind, derived.SOPInstanceUID, derived.SOPClassUID, derived.sha256, derived.path)
 
 
 def outbound(spool: Spool, parcel: Parcel) -> OutboundFile:

@@ -38,11 +38,12 @@ def requeue_dead(store: Store, job_id: int, clock: Callable[[], float] = time.ti
 def requeue_delivery(session: Session, job: Job) -> int:
     """The Instances of a requeued ``deliver`` job wait again, and its age counts from now; returns how many.
 
+    Those that others replaced too: a Destination that was mended gets the real ones.
     For the caller's write transaction, after ``jobs.requeue``.
     """
     count = 0
     for row in session.scalars(deliveries(int(job.payload["assignment_id"]), str(job.payload["destination"]))):
-        if row.state == "failed":
+        if row.state in {"failed", "replaced"}:
             row.state, row.status, row.attempts = "waiting", None, 0
         count += row.state == "waiting"
     job_row = session.get_one(JobRow, job.id)

@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from pynetdicom import _config as pynetdicom_settings
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from dicomnode.config.model import Peer
+from dicomnode.config.peers import Peer
 from dicomnode.deliver.association import NothingAccepted, SendLimits, association
 from dicomnode.deliver.contexts import accepted_pairs, batches, contexts_for, is_convertible
+from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, failed, not_sent
 from dicomnode.dicom.sop_classes import VERIFICATION, sop_class_name
 from dicomnode.dicom.status import Disposition, describe_status, storage_disposition
 from dicomnode.dicom.transfer_syntaxes import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
@@ -31,6 +32,7 @@ from dicomnode.errors import Permanent, Transient
 pynetdicom_settings.STORE_SEND_CHUNKED_DATASET = True
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_ABORTED = "the peer aborted the association"
 # What pydicom raises on damaged file meta information; pynetdicom reads it. The last one is a RuntimeError too.
 _DAMAGED_META = (InvalidDicomError, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
 _UNREADABLE = (
@@ -44,38 +46,6 @@ _UNREADABLE = (
     NotImplementedError,
     struct.error,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class OutboundFile:
-    """A DICOM file (PS3.10) to send. ``meta_agrees``: its file meta information names the same Instance and class."""
-
-    path: Path
-    SOPClassUID: str
-    SOPInstanceUID: str
-    TransferSyntaxUID: str
-    meta_agrees: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SentStatus:
-    """How it went with one file. ``status`` is None without a response; ``tried``: a C-STORE was begun."""
-
-    file: OutboundFile
-    disposition: Disposition
-    status: int | None
-    reason: str
-    tried: bool
-
-    @property
-    def lost(self) -> bool:
-        """True when the Association failed before this file had a response."""
-        return self.status is None and self.disposition is Disposition.TRANSIENT
-
-    @property
-    def accepted(self) -> bool:
-        """True when the peer holds the Instance now."""
-        return self.disposition in {Disposition.STORED, Disposition.STORED_WITH_WARNING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +84,12 @@ def send_files(
     while remaining:
         batch = remaining.pop(0)
         with closing(_send_batch(peer, calling_ae, batch, limits)) as answers:
-            failed = ""
+            lost = ""
             for answer in answers:
-                failed = answer.reason if answer.lost else ""
+                lost = answer.reason if answer.lost else ""
                 yield answer
-        if failed:
-            yield from (_not_tried(file, failed) for file in itertools.chain.from_iterable(remaining))
+        if lost:
+            yield from (not_sent(file, lost) for file in itertools.chain.from_iterable(remaining))
             return
 
 
@@ -132,16 +102,16 @@ def _send_batch(
             accepted, reason = accepted_pairs(opened), ""
             for file in files:
                 if reason or not opened.is_established:
-                    answer = _not_tried(file, reason or "the peer aborted the association")
+                    answer = not_sent(file, reason or _ABORTED)
                 else:
                     answer = _send_one(opened, accepted, file, position % 0xFFFF + 1, limits)
                     reason = answer.reason if answer.lost else ""
                 position += 1
                 yield answer
     except NothingAccepted:
-        yield from (_not_accepted(file) for file in files[position:])
+        yield from (_not_accepted(frozenset(), file) for file in files[position:])
     except Transient as error:
-        yield from (_not_tried(file, str(error)) for file in files[position:])
+        yield from (not_sent(file, str(error)) for file in files[position:])
 
 
 def _send_one(
@@ -151,11 +121,11 @@ def _send_one(
         payload = _payload(accepted, file)
         size = file.path.stat().st_size
     except OSError:
-        return SentStatus(file, Disposition.PERMANENT, None, "the file cannot be read", tried=False)
+        return failed(file, "the file cannot be read")
     except Permanent as error:
-        return SentStatus(file, Disposition.PERMANENT, None, str(error), tried=False)
+        return failed(file, str(error))
     if payload is None:
-        return _not_accepted(file)
+        return _not_accepted(accepted, file)
     opened.dimse_timeout = limits.dimse_s + size / limits.slowest_bytes_s
     started = time.monotonic()
     try:
@@ -163,15 +133,16 @@ def _send_one(
     except OSError as error:
         raise Transient("the file could not be read while it was sent") from error
     except ValueError:
-        return SentStatus(file, Disposition.PERMANENT, None, "the data set cannot be encoded", tried=False)
+        return failed(file, "the data set cannot be encoded")
     except _DAMAGED_META:
-        return SentStatus(file, Disposition.PERMANENT, None, "the file meta information is damaged", tried=False)
+        return failed(file, "the file meta information is damaged")
     except RuntimeError:
-        return _not_tried(file, "the peer aborted the association")
+        return not_sent(file, _ABORTED)
     status = answer.get("Status")
     if status is None:
         return SentStatus(file, Disposition.TRANSIENT, None, _silence(opened, time.monotonic() - started), tried=True)
-    return SentStatus(file, storage_disposition(status), status, describe_status(status), tried=True)
+    refused = status in REFUSED_CLASS
+    return SentStatus(file, storage_disposition(status), status, describe_status(status), tried=True, refused=refused)
 
 
 def _payload(accepted: frozenset[tuple[str, str]], file: OutboundFile) -> Path | Dataset | None:
@@ -204,10 +175,8 @@ def _silence(opened: Association, seconds: float) -> str:
     return "the peer aborted the association or closed the connection"
 
 
-def _not_accepted(file: OutboundFile) -> SentStatus:
+def _not_accepted(accepted: frozenset[tuple[str, str]], file: OutboundFile) -> SentStatus:
+    """A class of which another Transfer Syntax is accepted is not refused."""
     wanted = f"{sop_class_name(file.SOPClassUID)} in {UID(file.TransferSyntaxUID).name}"
-    return SentStatus(file, Disposition.PERMANENT, None, f"the peer does not accept {wanted}", tried=False)
-
-
-def _not_tried(file: OutboundFile, reason: str) -> SentStatus:
-    return SentStatus(file, Disposition.TRANSIENT, None, reason, tried=False)
+    refused = file.SOPClassUID not in {sop_class for sop_class, _ in accepted}
+    return replace(failed(file, f"the peer does not accept {wanted}"), refused=refused)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.config.model import Peer
+from dicomnode.config.peers import Peer
 from dicomnode.deliver.association import SendLimits
-from dicomnode.deliver.scu import OutboundFile, SentStatus, send_files
+from dicomnode.deliver.scu import send_files
+from dicomnode.deliver.sending import OutboundFile, SentStatus
 from dicomnode.dicom.aetitle import ae_title
 from dicomnode.dicom.header import read_header
 from dicomnode.dicom.header_source import MalformedHeader

@@ -1,4 +1,4 @@
-"""Sends results: claims ``deliver`` jobs, one Association for each, several Destinations at a time."""
+"""Sends results: claims ``deliver`` jobs, several Destinations at a time, each by its channel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from dicomnode.config.model import Config, Peer
+from dicomnode.config import Config, Destination, Peer
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.back_off import BackOff, Lanes
+from dicomnode.deliver.channels import send_to
 from dicomnode.deliver.ledger import Attempt, Result, bury_malformed, settle
 from dicomnode.deliver.outbox import KIND, Consignment, Parcel, load, next_job, outbound
-from dicomnode.deliver.scu import OutboundFile, send_files
+from dicomnode.deliver.sending import OutboundFile, SentStatus
 from dicomnode.dicom.status import Disposition
 from dicomnode.errors import LeaseLost, Permanent, Transient, place
 from dicomnode.jobs import Heartbeat, Job, claim, waiting
@@ -128,8 +129,8 @@ class Deliverer:
         now, destination = self._clock(), attempt.consignment.destination
         if attempt.reached:
             self._lanes.reached(destination)
-        elif any(result.disposition is Disposition.TRANSIENT for result in attempt.results):
-            self._lanes.failed(destination, now)
+        elif attempt.passing:
+            self._lanes.failed(destination, now, attempt.retry_after_s)
         ending = settle(self._store, attempt, self._back_off, now)
         accepted = sum(result.accepted for result in attempt.results)
         facts = {"job": attempt.consignment.job.id, "peer": destination, "ending": ending}
@@ -139,20 +140,20 @@ class Deliverer:
             extra={**facts, "accepted": accepted, "tried": len(attempt.results)},
         )
 
-    def _send(self, consignment: Consignment, peer: Peer, stop: threading.Event, heart: Heartbeat) -> Attempt:
+    def _send(self, consignment: Consignment, peer: Destination, stop: threading.Event, heart: Heartbeat) -> Attempt:
         files, results = self._files(consignment)
         by_path = {file.path: parcel for parcel, file in files}
         outgoing = [file for _, file in files]
-        with closing(send_files(peer, self._config.node.ae_title, outgoing, self._limits)) as answers:
+        with closing(send_to(peer, self._config.node.ae_title, outgoing, self._limits)) as answers:
             for sent in answers:
                 parcel = by_path[sent.file.path]
-                results.append(Result(parcel, sent.disposition, sent.status, sent.reason, sent.tried))
+                results.append(_result(parcel, sent))
                 if heart.lost.is_set():
                     raise LeaseLost(f"job {consignment.job.id}")
                 if stop.is_set():
                     break
         stopped = len(results) < len(consignment.parcels)
-        return Attempt(consignment, tuple(results), stopped)
+        return Attempt(consignment, tuple(results), stopped, commit=isinstance(peer, Peer) and peer.commit)
 
     def _files(self, consignment: Consignment) -> tuple[list[tuple[Parcel, OutboundFile]], list[Result]]:
         """The files to send, and a failure for each Parcel that has none."""
@@ -180,6 +181,11 @@ class Deliverer:
             bury_malformed(self._store, job, reason, self._clock())
         except (LeaseLost, Transient) as error:
             _log.warning("job left to its lease", extra={"job": job.id, "error": str(error)})
+
+
+def _result(parcel: Parcel, sent: SentStatus) -> Result:
+    facts = (sent.disposition, sent.status, sent.reason, sent.tried, sent.refused, sent.retry_after_s)
+    return Result(parcel, *facts)
 
 
 def _all(consignment: Consignment, disposition: Disposition, reason: str) -> Attempt:

@@ -63,8 +63,9 @@ def _pair(path: Path, places: dict[str, Path]) -> tuple[Picture, Picture, str]:
 
 
 def _source_of(capture: Dataset) -> str:
-    sequence = capture.get("SourceImageSequence")
-    return str(sequence[0].ReferencedSOPInstanceUID) if sequence else ""
+    """The one image that an overlay shows; "" for what shows many (a montage) or none (a status page)."""
+    sequence = capture.get("SourceImageSequence") or ()
+    return str(sequence[0].ReferencedSOPInstanceUID) if len(sequence) == 1 else ""
 
 
 def _position(path: Path) -> int:

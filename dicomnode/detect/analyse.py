@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dicomnode
 from dicomnode.config import Config
 from dicomnode.detect.case import Case
 from dicomnode.detect.volume import NotAnalysable, load_volume
-from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
+from dicomnode.detectors.contract import DetectionResult, LoadedDetector, ModelIdentity, Outcome
+from dicomnode.errors import Permanent
 from dicomnode.report import DerivedObject, ReportContext, iter_results
+from dicomnode.report.selfcheck import Evidence, checked
 
 ANALYSED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
+VOLUME_GATE, DETECTOR_GATE = "volume", "detector"
+"""What may refuse a Series that a route took: its images do not make a Volume, or the detector declines the Volume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """A detector's answer and the objects that say it, made one by one as they are asked for.
 
-    ``detector_version``: of the plugin, not of its model. ``objects`` is empty unless the Series was analysed.
-    ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was left out or chosen on the way to the
-    Volume.
+    ``detector_version``: of the plugin, not of its model. ``objects`` is empty unless the Series was analysed; each
+    has passed the self-check when it comes. ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was
+    left out or chosen on the way to the Volume. ``gate``: what refused the Series, None when it was analysed.
     """
 
     result: DetectionResult
@@ -30,49 +34,63 @@ class Analysis:
     objects: Iterable[DerivedObject] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    gate: str | None = None
 
 
 def analyse(config: Config, case: Case, detector: LoadedDetector, detector_version: str, started_at: float) -> Analysis:
     """Load the Volume of ``case``, run ``detector``, build what its destinations want.
 
     ``started_at``: start of the first attempt, seconds since the epoch; it stamps the objects, so that a retry
-    makes the same bytes.
+    makes the same bytes. Raises Permanent when the detector answers *failed*; taking the objects raises NonConformant
+    at the first one that breaks the standard.
     """
     try:
         loaded = load_volume(case.summary, case.sources)
     except NotAnalysable as reason:
-        return Analysis(DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason)), detector_version)
+        refusal = DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason))
+        return Analysis(refusal, detector_version, gate=VOLUME_GATE)
     result = detector.detect(loaded.volume)
-    sources = tuple(dict.fromkeys(plane.source.SOPInstanceUID for plane in loaded.volume.planes))
+    if result.outcome is Outcome.FAILED:
+        raise Permanent(result.reason)
+    references = tuple(dict.fromkeys(plane.source for plane in loaded.volume.planes))
+    sources = tuple(reference.SOPInstanceUID for reference in references)
     if result.outcome not in ANALYSED:
-        return Analysis(result, detector_version, (), sources, loaded.volume.notes)
-    wanted = frozenset(kind for peer in case.assignment.send_to for kind in config.results.objects_for(peer))
-    context = _context(config, case, detector, detector_version, result, started_at)
-    objects = iter_results(loaded.volume, loaded.headers, result, context, wanted)
-    return Analysis(result, detector_version, objects, sources, loaded.volume.notes)
+        return Analysis(result, detector_version, (), sources, loaded.volume.notes, DETECTOR_GATE)
+    when = datetime.fromtimestamp(started_at, UTC)
+    origin = Origin(detector.model, detector_version, detector.accelerator, dict(result.parameters))
+    context = report_context(config, case, origin, when)
+    kinds = config.results.built_for(case.assignment.send_to)
+    objects = iter_results(loaded.volume, loaded.headers, result, context, kinds)
+    evidence = Evidence(references, loaded.headers, context)
+    return Analysis(result, detector_version, checked(objects, evidence), sources, loaded.volume.notes)
 
 
-def _context(
-    config: Config,
-    case: Case,
-    detector: LoadedDetector,
-    detector_version: str,
-    result: DetectionResult,
-    started_at: float,
-) -> ReportContext:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What answered: weights, version of the plugin, accelerator and the parameters it states."""
+
+    model: ModelIdentity
+    detector_version: str
+    accelerator: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def report_context(config: Config, case: Case, origin: Origin, analysed_at: datetime) -> ReportContext:
+    """What the objects about ``case`` say of themselves; ``analysed_at``: timezone-aware."""
     return ReportContext(
         detector=case.assignment.detector or "",
-        detector_version=detector_version,
-        model=detector.model,
-        parameters=dict(result.parameters),
+        detector_version=origin.detector_version,
+        model=origin.model,
+        parameters=origin.parameters,
         software_version=dicomnode.__version__,
         ae_title=config.node.ae_title,
         uid_root=config.node.uid_root,
         generation=case.assignment.generation,
-        analysed_at=datetime.fromtimestamp(started_at, UTC),
+        analysed_at=analysed_at,
         banner=config.results.banner,
         supersedes=case.supersedes,
+        replaces_earlier=case.replaces_earlier,
         incomplete=case.series.incomplete,
-        accelerator=detector.accelerator,
+        accelerator=origin.accelerator,
         taken_series_numbers=case.series_numbers,
     )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dicomnode.config.results import VOLUME_DOCUMENT
+from dicomnode.detect.series_numbers import taken_series_numbers
+from dicomnode.detect.status_job import page_before
 from dicomnode.detect.volume import SourceFile
 from dicomnode.dicom.references import InstanceReference, SeriesReference
 from dicomnode.dicom.summary import SeriesSummary, summarise
@@ -14,10 +17,17 @@ from dicomnode.errors import Permanent
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow, DerivedRow, InstanceRow, SeriesRow, StudyRow
 
+DOCUMENTS = ("sr", VOLUME_DOCUMENT)
+"""Kinds of SR documents: the root of a new generation is the successor of them all (PS3.3 C.17.2)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One Assignment with everything that its analysis needs; detached from the database."""
+    """One Assignment with everything that its analysis needs; detached from the database.
+
+    ``supersedes``: SR documents of earlier generations. ``replaces_earlier``: something of an earlier generation, or
+    a status page of this one, may be at a Destination. ``series_numbers``: taken in the Study.
+    """
 
     assignment: AssignmentRow
     series: SeriesRow
@@ -26,6 +36,7 @@ class Case:
     sources: tuple[SourceFile, ...]
     digests: dict[str, str]
     supersedes: tuple[InstanceReference, ...]
+    replaces_earlier: bool
     series_numbers: frozenset[int]
 
     @property
@@ -62,20 +73,22 @@ def read_case(session: Session, spool: Spool, assignment_id: int) -> Case:
         for row in instances
     )
     digests = {row.SOPInstanceUID: row.sha256 for row in instances}
-    older = _superseded(session, assignment, study.StudyInstanceUID)
-    numbers = _series_numbers(session, study)
-    return Case(assignment, series, study, summarise(reference, headers), sources, digests, older, numbers)
+    earlier = _earlier(session, assignment)
+    return Case(
+        assignment,
+        series,
+        study,
+        summarise(reference, headers),
+        sources,
+        digests,
+        tuple(_document(study, row) for row in earlier if row.kind in DOCUMENTS),
+        bool(earlier) or page_before(session, assignment),
+        taken_series_numbers(session, assignment, study.id),
+    )
 
 
-def _series_numbers(session: Session, study: StudyRow) -> frozenset[int]:
-    """Series Numbers that the Study's received Series have taken."""
-    query = select(InstanceRow.header["SeriesNumber"]).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-    values = session.scalars(query.where(SeriesRow.study_id == study.id).distinct())
-    return frozenset(value[0] for value in values if value and isinstance(value[0], int))
-
-
-def _superseded(session: Session, assignment: AssignmentRow, study: str) -> tuple[InstanceReference, ...]:
-    """The SRs that earlier generations of this Series got from the same detector."""
+def _earlier(session: Session, assignment: AssignmentRow) -> list[DerivedRow]:
+    """What earlier generations of this Series got from the same detector, in the order it was made."""
     query = (
         select(DerivedRow)
         .join(AssignmentRow, AssignmentRow.id == DerivedRow.assignment_id)
@@ -83,12 +96,14 @@ def _superseded(session: Session, assignment: AssignmentRow, study: str) -> tupl
             AssignmentRow.series_id == assignment.series_id,
             AssignmentRow.detector == assignment.detector,
             AssignmentRow.generation < assignment.generation,
-            DerivedRow.kind == "sr",
         )
         .order_by(DerivedRow.id)
     )
-    rows = session.scalars(query).all()
-    return tuple(InstanceReference(study, row.SeriesInstanceUID, row.SOPClassUID, row.SOPInstanceUID) for row in rows)
+    return list(session.scalars(query))
+
+
+def _document(study: StudyRow, row: DerivedRow) -> InstanceReference:
+    return InstanceReference(study.StudyInstanceUID, row.SeriesInstanceUID, row.SOPClassUID, row.SOPInstanceUID)
 
 
 def _reference(series: SeriesReference, sop_class: str, sop_instance: str) -> InstanceReference:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 import dicomnode
@@ -15,6 +15,7 @@ from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.detect.analyse import Analysis
 from dicomnode.detect.case import Case, read_case
+from dicomnode.detect.status_job import announce
 from dicomnode.detectors.contract import LoadedDetector, Outcome
 from dicomnode.jobs import Job, bury, enqueue, finish
 from dicomnode.report import DerivedObject, to_bytes
@@ -31,6 +32,7 @@ class StoredObject:
     SOPInstanceUID: str
     SOPClassUID: str
     SeriesInstanceUID: str
+    SeriesNumber: int | None
     sha256: str
     size: int
     path: str
@@ -50,6 +52,7 @@ def _store(spool: Spool, item: DerivedObject) -> StoredObject:
         str(dataset.SOPInstanceUID),
         str(dataset.SOPClassUID),
         str(dataset.SeriesInstanceUID),
+        None if dataset.get("SeriesNumber") is None else int(dataset.SeriesNumber),
         sha256,
         len(content),
         spool.store((content,), "derived", name),
@@ -75,43 +78,38 @@ def write_outcome(
         row.outcome, row.reason, row.finished_at = result.outcome.value, result.reason or row.reason, now
         row.model, row.model_version = detector.model.name, detector.model.version
         row.weights_sha256, row.score = detector.model.sha256, result.score
-        row.threshold = result.calibration.threshold if result.calibration else None
-        _replace_derived(session, row, stored, now)
+        row.threshold, row.gate = result.calibration.threshold if result.calibration else None, analysis.gate
+        derived = replace_derived(session, row, stored, now)
         for destination in row.send_to:
-            _enqueue_delivery(session, config, row, destination, now)
+            kinds = config.results.objects_for(destination)
+            enqueue_delivery(session, row, destination, [item for item in derived if item.kind in kinds], now)
+        if result.outcome is Outcome.NOT_ANALYSED:
+            announce(session, config, row, now)
         append(session, Event.INFERENCE, _provenance(config_sha256, case, detector, analysis, stored, now))
 
 
-def _replace_derived(session: Session, row: AssignmentRow, stored: Sequence[StoredObject], now: float) -> None:
-    """A retry of the same analysis replaces; nothing of it was sent before this transaction."""
+def replace_derived(
+    session: Session, row: AssignmentRow, stored: Sequence[StoredObject], now: float
+) -> list[DerivedRow]:
+    """The rows of ``stored``. A retry of the same work replaces; nothing of it was sent before this transaction."""
     uids = [item.SOPInstanceUID for item in stored]
     session.execute(delete(DerivedRow).where(DerivedRow.assignment_id == row.id, DerivedRow.SOPInstanceUID.in_(uids)))
-    for item in stored:
-        session.add(
-            DerivedRow(
-                assignment_id=row.id,
-                kind=item.kind,
-                SOPInstanceUID=item.SOPInstanceUID,
-                SOPClassUID=item.SOPClassUID,
-                SeriesInstanceUID=item.SeriesInstanceUID,
-                sha256=item.sha256,
-                size=item.size,
-                path=item.path,
-                created_at=now,
-            )
-        )
+    derived = [DerivedRow(assignment_id=row.id, created_at=now, **asdict(item)) for item in stored]
+    session.add_all(derived)
     session.flush()
+    return derived
 
 
-def _enqueue_delivery(session: Session, config: Config, row: AssignmentRow, destination: str, now: float) -> None:
-    wanted = config.results.objects_for(destination)
-    query = select(DerivedRow.id).where(DerivedRow.assignment_id == row.id, DerivedRow.kind.in_(wanted))
-    ids = session.scalars(query.order_by(DerivedRow.id)).all()
-    if not ids:
+def enqueue_delivery(
+    session: Session, row: AssignmentRow, destination: str, derived: Sequence[DerivedRow], now: float, of: str = ""
+) -> None:
+    """``derived`` wait for ``destination``, in this order. ``of``: what it is, when it is not the result itself."""
+    if not derived:
         return
-    session.add_all(DeliveryRow(derived_id=derived, destination=destination) for derived in ids)
+    session.add_all(DeliveryRow(derived_id=item.id, destination=destination) for item in derived)
     payload = {"assignment_id": row.id, "destination": destination}
-    enqueue(session, "deliver", f"{row.id}:{destination}", payload, now, priority=row.priority)
+    key = f"{row.id}:{destination}" + (f":{of}" if of else "")
+    enqueue(session, "deliver", key, payload, now, priority=row.priority)
 
 
 def _provenance(
@@ -138,6 +136,7 @@ def _provenance(
         "started_at": case.assignment.started_at,
         "finished_at": now,
         "outcome": result.outcome.value,
+        "gate": analysis.gate,
         "reason": result.reason,
         "score": result.score,
         "raw_score": result.raw_score,
@@ -164,16 +163,17 @@ def write_outdated(store: Store, job: Job, case: Case, now: float) -> None:
         append(session, Event.NOT_ANALYSED, {**case.subject, "reason": reason})
 
 
-def write_failure(session: Session, spool: Spool, job: Job, reason: str, now: float) -> None:
-    """A dead ``detect`` job: the Assignment has failed, visibly."""
+def write_failure(session: Session, spool: Spool, config: Config, job: Job, reason: str, now: float) -> None:
+    """A dead ``detect`` job: the Assignment has failed, visibly; the PACS hears of it where the site asks for that."""
     case = read_case(session, spool, int(job.payload["assignment_id"]))
     row = case.assignment
-    row.outcome, row.reason, row.finished_at = Outcome.FAILED.value, reason, now
+    row.outcome, row.gate, row.reason, row.finished_at = Outcome.FAILED.value, None, reason, now
+    announce(session, config, row, now)
     append(session, Event.DEAD_LETTER, {**case.subject, "job": job.id, "detector": row.detector, "reason": reason})
 
 
-def give_up(store: Store, spool: Spool, job: Job, reason: str, now: float) -> None:
+def give_up(store: Store, spool: Spool, config: Config, job: Job, reason: str, now: float) -> None:
     """Bury ``job`` and record the failure, in one transaction. Raises LeaseLost."""
     with store.write() as session:
         bury(session, job, reason, now)
-        write_failure(session, spool, job, reason, now)
+        write_failure(session, spool, config, job, reason, now)

@@ -92,7 +92,7 @@ class DetectWorker:
         _log.error("analysis failed", extra={"job": job.id, "attempt": job.attempt, "error": reason})
         try:
             if final:
-                give_up(self._store, self._spool, job, reason, now)
+                give_up(self._store, self._spool, self._config, job, reason, now)
                 return
             with self._store.write() as session:
                 retry(session, job, reason, now + 2.0**job.attempt)

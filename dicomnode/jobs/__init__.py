@@ -3,7 +3,7 @@
 from dicomnode.jobs.heartbeat import Heartbeat
 from dicomnode.jobs.leases import Job, claim, expire, extend, release_owner, waiting
 from dicomnode.jobs.loop import run_until, take
-from dicomnode.jobs.queue import bury, enqueue, finish, requeue, retry
+from dicomnode.jobs.queue import bury, enqueue, finish, renew, requeue, retry, rouse, wake
 
 __all__ = [
     "Heartbeat",
@@ -15,9 +15,12 @@ __all__ = [
     "extend",
     "finish",
     "release_owner",
+    "renew",
     "requeue",
     "retry",
+    "rouse",
     "run_until",
     "take",
     "waiting",
+    "wake",
 ]

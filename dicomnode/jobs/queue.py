@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
@@ -65,6 +65,31 @@ def requeue(session: Session, job_id: int, now: float) -> Job:
     row.state, row.attempt, row.crashes, row.interruptions = "ready", 0, 0, 0
     row.not_before, row.finished_at = now, None
     return Job(row.id, row.kind, row.dedup_key, dict(row.payload), 0, "")
+
+
+def wake(session: Session, kind: str, dedup_key: str, now: float) -> bool:
+    """What a waiting job waits for has come: it is ready at ``now`` at the latest. Says whether one is alive.
+
+    A leased job counts as alive and is left alone: its holder has to look again before it ends the attempt.
+    """
+    alive = update(JobRow).where(JobRow.kind == kind, JobRow.dedup_key == dedup_key)
+    alive = alive.where(JobRow.state.in_(("ready", "leased")))
+    values = {"not_before": func.min(JobRow.not_before, now)}
+    return session.execute(alive.values(**values).returning(JobRow.id)).first() is not None
+
+
+def renew(session: Session, kind: str, dedup_key: str, payload: Mapping[str, Any], now: float) -> bool:
+    """Give a job that is done or dead a new life with ``payload``; returns whether there was one."""
+    values = {"payload": dict(payload), "state": "ready", "not_before": now, "finished_at": None, "error": ""}
+    fresh = {"attempt": 0, "crashes": 0, "interruptions": 0}
+    ended = update(JobRow).where(JobRow.kind == kind, JobRow.dedup_key == dedup_key)
+    ended = ended.where(JobRow.state.in_(("done", "dead")))
+    return session.execute(ended.values(**values, **fresh).returning(JobRow.id)).first() is not None
+
+
+def rouse(session: Session, kind: str, dedup_key: str, payload: Mapping[str, Any], now: float) -> bool:
+    """``wake`` the job, or, when it has ended, ``renew`` it; returns whether there is one."""
+    return wake(session, kind, dedup_key, now) or renew(session, kind, dedup_key, payload, now)
 
 
 def _leave(session: Session, job: Job, **values: Any) -> None:

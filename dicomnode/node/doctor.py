@@ -10,11 +10,11 @@ from typing import Literal
 from sqlalchemy import text
 
 from dicomnode.audit import verify
-from dicomnode.config import Peer
-from dicomnode.deliver.scu import echo
+from dicomnode.config import Destination, Peer
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
+from dicomnode.node.peer_checks import check_peer
 from dicomnode.store.schema import check_schema, check_triggers
 
 Level = Literal["ok", "warning", "fault"]
@@ -68,7 +68,7 @@ def _configuration(blueprint: Blueprint) -> Iterable[Diagnosis]:
         yield Diagnosis(
             "routes", "warning", "no route is configured", "add a [[route]]; until then nothing is analysed"
         )
-    if not any(peer.may_send for peer in config.peer) and not config.receive.accept_unknown_peers:
+    if not any(peer.may_send for peer in config.entities) and not config.receive.accept_unknown_peers:
         yield Diagnosis("peers", "warning", "no peer may send", "set may_send = true for the scanners and the PACS")
     if config.receive.accept_unknown_peers:
         mend = "name the senders as [[peer]] and set receive.accept_unknown_peers = false"
@@ -148,18 +148,16 @@ def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
 
 def _peers(blueprint: Blueprint) -> Iterable[Diagnosis]:
     for peer in blueprint.config.peer:
-        answer = echo(peer, blueprint.config.node.ae_title)
-        where = f"{peer.ae_title}@{peer.host}:{peer.port}"
-        if answer.ok:
-            yield Diagnosis(f"peer {peer.name}", "ok", f"{where} answers C-ECHO in {answer.seconds * 1000:.0f} ms")
+        check, name = check_peer(peer, blueprint.config.node.ae_title), f"peer {peer.name}"
+        if check.ok:
+            yield Diagnosis(name, "ok", check.found)
         elif _gets_results(blueprint, peer):
-            mend = f"check host, port and AE titles there; it must know {blueprint.config.node.ae_title}"
-            yield Diagnosis(f"peer {peer.name}", "fault", f"{where}: {answer.reason}", mend)
+            yield Diagnosis(name, "warning" if check.ok is None else "fault", check.found, check.mend)
         else:
             mend = "no results go there, it only sends: a scanner need not answer"
-            yield Diagnosis(f"peer {peer.name}", "warning", f"{where}: {answer.reason}", mend)
+            yield Diagnosis(name, "warning", check.found, mend if isinstance(peer, Peer) else check.mend)
 
 
-def _gets_results(blueprint: Blueprint, peer: Peer) -> bool:
+def _gets_results(blueprint: Blueprint, peer: Destination) -> bool:
     named = {name for route in blueprint.config.route for name in route.send_to}
-    return peer.name in named or ("sender" in named and peer.may_send)
+    return peer.name in named or ("sender" in named and isinstance(peer, Peer) and peer.may_send)

@@ -1,4 +1,4 @@
-"""The light work between reception and detection: ``count`` and ``route`` jobs."""
+"""The light work around detection: ``count`` and ``route`` jobs before it, ``status`` jobs where it had no result."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from dicomnode.assemble import count_at_sender
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.detect.status import send_status
+from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.detectors.contract import Detector
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, place
 from dicomnode.jobs import Job, bury, retry, run_until, take
-from dicomnode.node.unrouted import routing_failed
+from dicomnode.node.unrouted import subject_of
 from dicomnode.route import route_series
 from dicomnode.store.engine import Store
+from dicomnode.store.spool import Spool
 
-KINDS = ("count", "route")
+KINDS = ("count", "route", STATUS_JOB)
 LEASE_S = 60.0
 MAX_ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
 class FlowWorker:
-    """Claims ``count`` and ``route`` jobs one after the other."""
+    """Claims ``count``, ``route`` and ``status`` jobs one after the other."""
 
-    def __init__(self, store: Store, config: Config, detectors: Mapping[str, Detector], owner: str) -> None:
-        self._store, self._config, self._detectors, self._owner = store, config, detectors, owner
+    def __init__(
+        self, store: Store, spool: Spool, config: Config, detectors: Mapping[str, Detector], owner: str
+    ) -> None:
+        self._store, self._spool, self._config = store, spool, config
+        self._detectors, self._owner = detectors, owner
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
@@ -52,6 +58,8 @@ class FlowWorker:
     def _do(self, job: Job) -> None:
         if job.kind == "route":
             route_series(self._store, self._config, self._detectors, job, time.time())
+        elif job.kind == STATUS_JOB:
+            send_status(self._store, self._spool, self._config, self._detectors, job, time.time())
         else:
             count_at_sender(self._store, self._config, job)
 
@@ -62,7 +70,7 @@ class FlowWorker:
             with self._store.write() as session:
                 if final or job.attempt >= MAX_ATTEMPTS:
                     bury(session, job, reason, now)
-                    facts = routing_failed(session, job, reason, now) if job.kind == "route" else {}
+                    facts = subject_of(session, job, reason, now)
                     append(session, Event.DEAD_LETTER, {**facts, "job": job.id, "kind": job.kind, "reason": reason})
                 else:
                     retry(session, job, reason, now + 2.0**job.attempt)

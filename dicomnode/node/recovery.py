@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable
 
@@ -10,16 +11,19 @@ from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
+from dicomnode.config import Config
 from dicomnode.deliver.outbox import deliveries
 from dicomnode.detect.outcome import write_failure
 from dicomnode.jobs import Job, release_owner
-from dicomnode.node.unrouted import routing_failed
+from dicomnode.node.unrouted import subject_of
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import JobRow, ProcessRow
 
+_log = logging.getLogger(__name__)
 
-def recover(store: Store, spool: Spool, roles: Collection[str], now: float) -> int:
+
+def recover(store: Store, spool: Spool, config: Config, roles: Collection[str], now: float) -> int:
     """Free what earlier processes of ``roles`` held; returns how many of them had not stopped.
 
     The caller holds the locks of ``roles``, so none of those processes can be alive.
@@ -29,7 +33,7 @@ def recover(store: Store, spool: Spool, roles: Collection[str], now: float) -> i
         gone = session.scalars(query).all()
         for row in gone:
             row.stopped_at = now
-            record_dead(session, spool, release_owner(session, row.owner, now, crashed=False), now)
+            record_dead(session, spool, config, release_owner(session, row.owner, now, crashed=False), now)
         if gone:
             append(session, Event.NODE_RECOVERED, {"processes": [row.owner for row in gone]})
         return len(gone)
@@ -44,7 +48,7 @@ def child_started(store: Store, owner: str, role: str, pid: int, now: float, *, 
             crashed.stopped_at = now
 
 
-def child_stopped(store: Store, spool: Spool, owner: str, now: float, *, crashed: bool) -> None:
+def child_stopped(store: Store, spool: Spool, config: Config, owner: str, now: float, *, crashed: bool) -> None:
     """Record the end of a process and free what it held.
 
     A process that ``crashed`` is shown as silent until its replacement has started.
@@ -55,19 +59,20 @@ def child_stopped(store: Store, spool: Spool, owner: str, now: float, *, crashed
             row.heartbeat_at = 0.0
         elif row is not None:
             row.stopped_at = now
-        record_dead(session, spool, release_owner(session, owner, now, crashed=crashed), now)
+        record_dead(session, spool, config, release_owner(session, owner, now, crashed=crashed), now)
 
 
-def record_dead(session: Session, spool: Spool, dead: Iterable[Job], now: float) -> None:
+def record_dead(session: Session, spool: Spool, config: Config, dead: Iterable[Job], now: float) -> None:
     """Jobs that ran out of lives: their subjects have failed, visibly."""
     for job in dead:
         reason = session.scalar(select(JobRow.error).where(JobRow.id == job.id)) or "the worker was lost"
+        _log.error("job given up", extra={"job": job.id, "kind": job.kind, "error": reason})
         if job.kind == "detect":
-            write_failure(session, spool, job, reason, now)
+            write_failure(session, spool, config, job, reason, now)
             continue
         if job.kind == "deliver":
             _fail_deliveries(session, job)
-        facts = routing_failed(session, job, reason, now) if job.kind == "route" else {}
+        facts = subject_of(session, job, reason, now)
         append(session, Event.DEAD_LETTER, {**facts, "job": job.id, "kind": job.kind, "reason": reason})
 
 

@@ -6,9 +6,11 @@ from sqlalchemy import select
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
+from dicomnode.deliver.commit_ledger import forget_answers
 from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.jobs import requeue
 from dicomnode.node.unrouted import routing_again
+from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import AssignmentRow, JobRow
 
@@ -23,7 +25,8 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         job = requeue(session, job_id, now)
         if kind == "detect":
             row = session.get_one(AssignmentRow, int(job.payload["assignment_id"]))
-            row.outcome, row.finished_at, row.reason = None, None, "requeued by hand"
+            row.outcome, row.gate, row.finished_at, row.reason = None, None, None, "requeued by hand"
         elif kind == "route":
             routing_again(session, job)
-        append(session, Event.REQUEUED, {"job": job_id, "kind": job.kind})
+        facts = forget_answers(session, job) if kind == COMMIT else {}
+        append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind})

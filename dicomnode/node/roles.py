@@ -18,6 +18,7 @@ from dicomnode.node.build import Blueprint
 from dicomnode.node.logs import log_to_stderr
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COMMIT_STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def _flow(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str
     from dicomnode.node.flow import FlowWorker
 
     blueprint = assignment.blueprint
-    worker = FlowWorker(blueprint.store(), blueprint.config, blueprint.detectors(), assignment.owner)
+    store, spool = blueprint.store(), blueprint.spool()
+    worker = FlowWorker(store, spool, blueprint.config, blueprint.detectors(), assignment.owner)
     say({})
     worker.run(stop)
 
@@ -118,12 +120,17 @@ def _detect(assignment: Assignment, stop: threading.Event, say: Callable[[dict[s
 
 
 def _deliver(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:
+    from dicomnode.deliver.commit_worker import CommitWorker
     from dicomnode.deliver.worker import Deliverer
 
-    blueprint = assignment.blueprint
-    deliverer = Deliverer(blueprint.config, blueprint.store(), blueprint.spool(), assignment.owner)
+    blueprint, store = assignment.blueprint, assignment.blueprint.store()
+    deliverer = Deliverer(blueprint.config, store, blueprint.spool(), assignment.owner)
+    committer = CommitWorker(blueprint.config, store, assignment.owner)
+    asking = threading.Thread(target=committer.run, args=(stop,), name="commit", daemon=True)
     say({})
+    asking.start()
     deliverer.run(stop)
+    asking.join(COMMIT_STOP_S)
 
 
 def _console(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:

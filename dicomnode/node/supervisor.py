@@ -52,7 +52,7 @@ class Node:
             stack.callback(self._store.close)
             self._spool = self._blueprint.spool()
             migrate(self._store)
-            recover(self._store, self._spool, self._roles, time.time())
+            recover(self._store, self._spool, self._blueprint.config, self._roles, time.time())
             self._audit(Event.APPLICATION_START)
             self._checkpoint()
             try:
@@ -115,7 +115,7 @@ class Node:
         for child in self._children:
             try:
                 if child.died:
-                    child_stopped(self._store, self._spool, child.owner, time.time(), crashed=True)
+                    self._stopped(child, crashed=True)
                     delay = child.plan_restart()
                     extra = {"owner": child.owner, "exit_code": child.exit_code, "restart_in_s": delay}
                     _log.error("child died", extra=extra)
@@ -132,7 +132,10 @@ class Node:
             child.wait_stopped(until)
         for child in self._children:
             if child.owner:
-                child_stopped(self._store, self._spool, child.owner, time.time(), crashed=False)
+                self._stopped(child, crashed=False)
+
+    def _stopped(self, child: Child, *, crashed: bool) -> None:
+        child_stopped(self._store, self._spool, self._blueprint.config, child.owner, time.time(), crashed=crashed)
 
     def _checkpoint(self) -> None:
         """A second place that cannot be written is no reason to turn patients away; it is told."""

@@ -10,6 +10,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode.assemble import EvidenceMemory, sweep
 from dicomnode.audit import write_checkpoint
+from dicomnode.config import Config
 from dicomnode.errors import DicomNodeError
 from dicomnode.jobs import expire
 from dicomnode.node.build import Blueprint
@@ -31,7 +32,7 @@ def start_timers(blueprint: Blueprint, store: Store, spool: Spool, *, working: b
     if working:
         memory = EvidenceMemory()
         _every(scheduler, SWEEP_S, lambda: sweep(store, blueprint.config, time.time(), memory))
-        _every(scheduler, EXPIRE_S, lambda: _expire(store, spool))
+        _every(scheduler, EXPIRE_S, lambda: _expire(store, spool, blueprint.config))
         _every(scheduler, CHECKPOINT_S, lambda: checkpoint(blueprint, store))
     scheduler.start()
     return scheduler
@@ -45,10 +46,10 @@ def checkpoint(blueprint: Blueprint, store: Store) -> None:
             write_checkpoint(session, path, blueprint.config.node.ae_title)
 
 
-def _expire(store: Store, spool: Spool) -> None:
+def _expire(store: Store, spool: Spool, config: Config) -> None:
     now = time.time()
     with store.write() as session:
-        record_dead(session, spool, expire(session, now), now)
+        record_dead(session, spool, config, expire(session, now), now)
 
 
 def _every(scheduler: BackgroundScheduler, seconds: float, tick: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""A Series whose routing was given up has failed, visibly; it does not just stay without an outcome."""
+"""Whom a dead job is about. A Series whose routing was given up has failed, visibly."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from dicomnode.deliver.commit_ledger import job_subject
+from dicomnode.deliver.ledger import subject
+from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.detectors.contract import Outcome
 from dicomnode.jobs import Job
 from dicomnode.route.work import NO_ROUTE
+from dicomnode.store.commitments import COMMIT
 from dicomnode.store.tables import AssignmentRow, SeriesRow, StudyRow
+
+
+def subject_of(session: Session, job: Job, reason: str, now: float) -> dict[str, Any]:
+    """Whom a dead job of the flow is about; a ``route`` job's Series has failed with it."""
+    if job.kind == "route":
+        return routing_failed(session, job, reason, now)
+    if job.kind == COMMIT:
+        return job_subject(session, job.payload)
+    return subject(session, int(job.payload["assignment_id"])) if job.kind == STATUS_JOB else {}
 
 
 def routing_failed(session: Session, job: Job, reason: str, now: float) -> dict[str, Any]:

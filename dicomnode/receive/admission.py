@@ -15,18 +15,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an A-ASSOCIATE-RQ says of the two sides. ``address``: the IP address that it came from."""
+    """What an A-ASSOCIATE-RQ says of the two sides. ``address``: the IP address that it came from.
+
+    ``not_only_storage``: it proposes Verification or Storage Commitment too.
+    """
 
     CallingAETitle: str
     CalledAETitle: str
     address: str
+    not_only_storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The association is accepted; ``peer``: name of the configured peer, None for an unknown one."""
+    """The association is accepted; ``peer``: name of the configured peer, None for an unknown one.
+
+    ``may_store``: it may send Instances. ``may_report``: it may report on storage commitment.
+    """
 
     peer: str | None
+    may_store: bool = True
+    may_report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +64,28 @@ class Admission:
         self._lock = threading.Lock()
 
     def judge(self, request: Request, n_open: int) -> Admitted | Rejection:
-        """Decide with ``n_open`` associations open already. AE titles compare without outer spaces (PS3.5 6.2)."""
+        """Decide with ``n_open`` associations open already. AE titles compare without outer spaces (PS3.5 6.2).
+
+        A peer that is asked for storage commitment may associate to report, whether or not it may send.
+        """
         if request.CalledAETitle.strip() != self._config.node.ae_title:
             return CALLED_UNKNOWN
-        known = [peer for peer in self._config.peer if peer.ae_title == request.CallingAETitle.strip()]
+        known = [peer for peer in self._config.entities if peer.ae_title == request.CallingAETitle.strip()]
         here = [peer for peer in known if request.address in self._addresses_of(peer)]
         allowed = next((peer for peer in here if peer.may_send), None)
-        if allowed is None and not self._config.receive.accept_unknown_peers:
+        may_store = allowed is not None or self._config.receive.accept_unknown_peers
+        may_report = any(peer.commit for peer in here)
+        if not may_store and not (may_report and request.not_only_storage):
             return WRONG_ADDRESS if any(peer.may_send for peer in known) else CALLING_UNKNOWN
         if n_open >= self._config.receive.max_associations:
             return LOCAL_LIMIT
-        return Admitted(allowed.name if allowed else here[0].name if here else None)
+        name = allowed.name if allowed else here[0].name if here else None
+        return Admitted(name, may_store=may_store, may_report=may_report)
+
+    def speaks_for(self, name: str, title: str, address: str) -> bool:
+        """Is an association from this AE title and address one of the peer called ``name``?"""
+        peer = self._config.peer_named(name)
+        return isinstance(peer, Peer) and peer.ae_title == title and address in self._addresses_of(peer)
 
     def _addresses_of(self, peer: Peer) -> frozenset[str]:
         """The peer's addresses; a host name is resolved once, and again only while it does not resolve."""

@@ -1,4 +1,4 @@
-"""Which Presentation Contexts are accepted (PS3.8 9.3.2.2): Verification, and storage in whatever form it comes."""
+"""Which Presentation Contexts are accepted (PS3.8 9.3.2.2): Verification, storage in whatever form, commitment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from pydicom.uid import UID
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomnode.dicom.sop_classes import STORAGE_SOP_CLASSES, VERIFICATION
-from dicomnode.dicom.transfer_syntaxes import ALL_TRANSFER_SYNTAXES, UNCOMPRESSED
+from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, STORAGE_SOP_CLASSES, VERIFICATION
+from dicomnode.dicom.transfer_syntaxes import (
+    ALL_TRANSFER_SYNTAXES,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    UNCOMPRESSED,
+)
 
 STORAGE_SERVICE_CLASS = "1.2.840.10008.4.2"
 _STORAGE = frozenset(STORAGE_SOP_CLASSES)
@@ -32,17 +37,39 @@ def is_storage(sop_class_uid: str) -> bool:
     return sop_class_uid in _STORAGE or not UID(sop_class_uid).type
 
 
-def accepted_contexts(requested: Sequence[PresentationContext]) -> list[PresentationContext]:
-    """Return what the node supports of ``requested``, transfer syntaxes in the order it prefers them."""
+def accepted_contexts(
+    requested: Sequence[PresentationContext], *, storage: bool = True, reports: bool = False
+) -> list[PresentationContext]:
+    """Return what the node supports of ``requested``, transfer syntaxes in the order it prefers them.
+
+    ``storage``: storage SOP classes; ``reports``: Storage Commitment, where the requestor is the SCP (PS3.4 J.3.4),
+    whether or not it negotiates its role.
+    """
     offered: dict[str, set[str]] = {}
     for context in requested:
         offered.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
     supported = []
     for sop_class_uid, syntaxes in offered.items():
-        known = UNCOMPRESSED if sop_class_uid == VERIFICATION else PREFERENCE if is_storage(sop_class_uid) else ()
+        known = _supported_syntaxes(sop_class_uid, storage=storage, reports=reports)
         if common := [syntax for syntax in known if syntax in syntaxes]:
-            supported.append(build_context(sop_class_uid, common))
+            context = build_context(sop_class_uid, common)
+            if sop_class_uid == STORAGE_COMMITMENT_PUSH:
+                context.scu_role = context.scp_role = True
+            supported.append(context)
     return supported
+
+
+def is_not_only_storage(requested: Sequence[PresentationContext]) -> bool:
+    """Does the requestor propose Verification or Storage Commitment?"""
+    return any(str(context.abstract_syntax) in {VERIFICATION, STORAGE_COMMITMENT_PUSH} for context in requested)
+
+
+def _supported_syntaxes(sop_class_uid: str, *, storage: bool, reports: bool) -> Sequence[str]:
+    if sop_class_uid == VERIFICATION:
+        return UNCOMPRESSED
+    if sop_class_uid == STORAGE_COMMITMENT_PUSH:
+        return (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN) if reports else ()
+    return PREFERENCE if storage and is_storage(sop_class_uid) else ()
 
 
 def storage_services(sop_class_uids: Iterable[str]) -> dict[UID, SOPClassCommonExtendedNegotiation]:

@@ -53,8 +53,10 @@ class Register:
             return verdict
         with self._store.write() as session:
             number = opened(session, request, verdict.peer, now)
+        known = OpenAssociation(number, request.CallingAETitle, verdict.peer, request.address)
+        known.may_store, known.may_report = verdict.may_store, verdict.may_report
         with self._lock:
-            self._open[association] = OpenAssociation(number, request.CallingAETitle, verdict.peer, request.address)
+            self._open[association] = known
         return None
 
     def find(self, association: Association) -> OpenAssociation | None:

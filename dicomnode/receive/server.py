@@ -16,12 +16,14 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import AddressInformation
 
 from dicomnode.config import Config
+from dicomnode.dicom.commitment import EventStatus
 from dicomnode.dicom.sop_classes import VERIFICATION
 from dicomnode.dicom.status import Status
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receive.admission import Admission, Rejection, Request, plain_address
 from dicomnode.receive.arrival import StoreRequest
-from dicomnode.receive.contexts import accepted_contexts, storage_services
+from dicomnode.receive.commitment import CommitmentReports
+from dicomnode.receive.contexts import accepted_contexts, is_not_only_storage, storage_services
 from dicomnode.receive.listener import AssociationListener
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
@@ -41,7 +43,9 @@ class StorageServer:
     def __init__(self, config: Config, store: Store, spool: Spool, *, clock: Callable[[], float] = time.time) -> None:
         """Prepare; nothing listens yet. ``clock`` gives the times of rows, in seconds since the epoch."""
         self._config, self._store, self._spool, self._clock = config, store, spool, clock
-        self._register = Register(Admission(config), store, clock)
+        admission = Admission(config)
+        self._register = Register(admission, store, clock)
+        self._reports = CommitmentReports(admission, store, clock)
         self._scp = StorageScp(config, store, spool, clock)
         self._ae = _application_entity(config)
         self._listener: AssociationListener | None = None
@@ -62,6 +66,8 @@ class StorageServer:
                 (evt.EVT_SOP_COMMON, self._on_sop_common),
                 (evt.EVT_C_ECHO, self._on_echo),
                 (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_report),
+                (evt.EVT_N_ACTION, self._on_action),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_ABORTED, self._on_aborted),
             ],
@@ -101,13 +107,18 @@ class StorageServer:
     def _on_requested(self, event: Event) -> None:
         association, requested = event.assoc, _requested(event)
         address = plain_address(cast("AddressInformation", association.requestor.address_info).address)
-        request = Request(requested.calling_ae_title.strip(), requested.called_ae_title.strip(), address)
+        proposed = requested.presentation_context_definition_list
+        titles = requested.calling_ae_title.strip(), requested.called_ae_title.strip()
+        request = Request(*titles, address, not_only_storage=is_not_only_storage(proposed))
         rejection = self._register.admit(association, request)
         if isinstance(rejection, Rejection):
             association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
             return
-        association.acceptor.supported_contexts = accepted_contexts(requested.presentation_context_definition_list)
+        known = self._register.find(association)
+        may_store, may_report = (known.may_store, known.may_report) if known else (False, False)
+        supported = accepted_contexts(proposed, storage=may_store, reports=may_report)
+        association.acceptor.supported_contexts = supported
 
     def _on_sop_common(self, event: Event) -> Any:
         contexts = _requested(event).presentation_context_definition_list
@@ -122,6 +133,17 @@ class StorageServer:
             return Status.OUT_OF_RESOURCES
         with association.storing():
             return int(self._scp.store(association, _request(event)))
+
+    def _on_report(self, event: Event) -> tuple[int, None]:
+        association = self._register.find(event.assoc)
+        if association is None or self._refusing.is_set() or not association.may_report:
+            return EventStatus.RESOURCE_LIMITATION, None
+        with association.storing():
+            return self._reports.take(association, event), None
+
+    def _on_action(self, _event: Event) -> tuple[int, None]:
+        """The node commits nothing for others: it is no Storage Commitment SCP."""
+        return Status.UNRECOGNIZED_OPERATION, None
 
     def _on_released(self, event: Event) -> None:
         self._register.end(event.assoc, "released")

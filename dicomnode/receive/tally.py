@@ -27,13 +27,18 @@ class Tally:
 
 @dataclass(slots=True)
 class OpenAssociation:
-    """An accepted Association. Its C-STOREs run one after the other, in its own thread."""
+    """An accepted Association. Its C-STOREs run one after the other, in its own thread.
+
+    ``may_store``, ``may_report``: see ``admission.Admitted``.
+    """
 
     id: int
     CallingAETitle: str
     peer: str | None
     address: str
     studies: dict[str, Tally] = field(default_factory=dict)
+    may_store: bool = True
+    may_report: bool = False
     ended: End | None = None
     running: bool = False
     last_used: float = field(default_factory=time.monotonic)

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
+from dicomnode.config.results import SEND_ORDER
 from dicomnode.detectors.contract import DetectionResult, Outcome, Volume
 from dicomnode.report.capture import captures
 from dicomnode.report.context import DerivedObject, ReportContext
+from dicomnode.report.key_objects import key_objects
+from dicomnode.report.multiframe import multiframe_captures
+from dicomnode.report.page import pages
+from dicomnode.report.parametric_map import parametric_maps
 from dicomnode.report.part10 import add_file_meta
-from dicomnode.report.sr_document import regions_document, root_document
+from dicomnode.report.pdf import pdfs
+from dicomnode.report.presentation_state import presentation_states
+from dicomnode.report.segmentation import segmentations
+from dicomnode.report.sr_document import documents, volume_documents
 
-KINDS = frozenset({"sc", "sr"})
+Builder = Callable[[Volume, Sequence[Dataset], DetectionResult, ReportContext], Iterator[Dataset]]
+BUILDERS: dict[str, Builder] = {
+    "sc": captures,
+    "mf-sc": multiframe_captures,
+    "seg": segmentations,
+    "pm": parametric_maps,
+    "gsps": presentation_states,
+    "ko": key_objects,
+    "sr": documents,
+    "sr-volume": volume_documents,
+    "pdf": pdfs,
+    "page": pages,
+}
+"""Who makes each kind. A kind that says nothing about a result (no finding, no segment) yields nothing."""
+
+KINDS = frozenset(BUILDERS)
 _REPORTED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
 
 
@@ -37,9 +60,8 @@ def iter_results(
     """Yield the result objects one by one, for Series whose pictures together would fill the memory.
 
     ``headers``: one per plane, the Dataset of the plane's source Instance without Pixel Data (for a multi-frame
-    Instance the same Dataset again and again); they are not changed. ``kinds``: "sc", one Secondary Capture per
-    plane; "sr", the root document and, when there are findings, the regions document. The same arguments give the
-    same bytes and UIDs.
+    Instance the same Dataset again and again); they are not changed. ``kinds``: keys of ``BUILDERS``; they come in
+    the order of sending. The same arguments give the same bytes and UIDs.
 
     Raises ValueError for an outcome other than findings or no findings, for an unknown kind, and when headers,
     planes and result do not fit each other.
@@ -51,13 +73,10 @@ def iter_results(
 def _built(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext, kinds: frozenset[str]
 ) -> Iterator[DerivedObject]:
-    if "sc" in kinds:
-        for dataset in captures(volume, headers, result, context):
-            yield _finished("sc", dataset, context)
-    if "sr" in kinds:
-        yield _finished("sr", root_document(volume, headers, result, context), context)
-        if result.findings:
-            yield _finished("sr", regions_document(volume, headers, result, context), context)
+    for kind in SEND_ORDER:
+        if kind in kinds:
+            for dataset in BUILDERS[kind](volume, headers, result, context):
+                yield _finished(kind, dataset, context)
 
 
 def _finished(kind: str, dataset: Dataset, context: ReportContext) -> DerivedObject:

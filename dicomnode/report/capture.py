@@ -1,4 +1,4 @@
-"""Secondary Capture Image Storage, one RGB picture per plane (PS3.3 A.8.1, C.8.6)."""
+"""Secondary Capture Image Storage, one RGB picture per plane (PS3.3 A.8.1, C.8.6), a montage before a long Series."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
-from dicomnode.report import codes
-from dicomnode.report.anatomy import body_part, laterality, recognisable
+from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext
-from dicomnode.report.envelope import clock, envelope, series_description, software_versions
-from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation
-from dicomnode.report.legend import legend_for, picture_notices
+from dicomnode.report.envelope import envelope
+from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation, slice_thickness
+from dicomnode.report.legend import legend_for, notices, picture_notices
+from dicomnode.report.montage import is_long, montage
 from dicomnode.report.overlay import Picture, draw
+from dicomnode.report.secondary_capture import (
+    add_capture,
+    add_derivation,
+    add_pixels,
+    add_series,
+    derivation_text,
+    outcomes,
+    window_text,
+)
 from dicomnode.report.transcribe import copied
 from dicomnode.report.window import Window, windows
 
-_LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
-_SERIES = ("BodyPartExamined", "RequestAttributesSequence")
-_SPACING = ("PixelSpacing", "PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription")
+SPACING = ("PixelSpacing", "PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription")
 
 
 @dataclass(frozen=True, slots=True)
-class _Shot:
+class Shot:
     """One plane on its way into a picture object."""
 
     index: int
@@ -36,24 +43,56 @@ class _Shot:
     picture: Picture
 
 
-def captures(
+def shots(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
-) -> Iterator[Dataset]:
-    """One Secondary Capture per plane, in the order of the planes, all in one Series."""
-    numbers = instance_numbers(volume, headers)
-    side = laterality(headers)
+) -> Iterator[Shot]:
+    """The overlay picture of every plane, one after the other."""
     for index, window in enumerate(windows(volume, body_part(headers[0]))):
         plane, header = volume.planes[index], headers[index]
         legend = legend_for(index, volume, header, result, context, window)
-        shot = _Shot(index, plane, header, window, draw(plane.pixels, window, result, index, legend))
-        dataset = envelope("sc", headers, plane.source.series, context, index)
-        dataset.InstanceNumber = numbers[index]
-        _add_series(dataset, header, side, context)
+        yield Shot(index, plane, header, window, draw(plane.pixels, window, result, index, legend))
+
+
+def captures(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Iterator[Dataset]:
+    """One Secondary Capture per plane, in the order of the planes, all in one Series.
+
+    More than 12 planes have a montage before them, with the Instance Number before the smallest of theirs; its UID
+    is that of index "number of planes", so that those of the planes do not depend on it.
+    """
+    numbers = instance_numbers(volume, headers)
+    if is_long(volume):
+        if min(numbers) < 1:
+            numbers = tuple(number + 1 for number in numbers)
+        yield _montage_capture(volume, headers, result, context, min(numbers) - 1)
+    for shot in shots(volume, headers, result, context):
+        dataset = envelope("sc", headers, shot.plane.source.series, context, shot.index)
+        dataset.InstanceNumber = numbers[shot.index]
+        add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, shot.header, context)
         _add_image(dataset, shot, result, context)
-        _add_derivation(dataset, shot, result, context)
         _add_geometry(dataset, shot)
-        _add_pixels(dataset, shot.picture)
+        rows, columns = shot.picture.pixels.shape[:2]
+        add_pixels(dataset, rows, columns, np.ascontiguousarray(shot.picture.pixels).tobytes())
         yield dataset
+
+
+def _montage_capture(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext, number: int
+) -> Dataset:
+    """The montage as Secondary Capture: made from all planes, lying nowhere in the patient."""
+    planes = volume.planes
+    dataset = envelope("sc", headers, planes[0].source.series, context, len(planes))
+    dataset.InstanceNumber = number
+    add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, headers[0], context)
+    add_capture(dataset, headers, (), ("montage", outcomes(result), *notices(result, context)), context)
+    grey = window_text(windows(volume, body_part(headers[0])))
+    text = "Montage of reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
+    add_derivation(dataset, planes, text[:1024], resampled=True, in_place=False)
+    picture = montage(volume, headers, result, context)
+    rows, columns = picture.shape[:2]
+    add_pixels(dataset, rows, columns, np.ascontiguousarray(picture).tobytes())
+    return dataset
 
 
 def instance_numbers(volume: Volume, headers: Sequence[Dataset]) -> tuple[int, ...]:
@@ -65,79 +104,23 @@ def instance_numbers(volume: Volume, headers: Sequence[Dataset]) -> tuple[int, .
     return tuple(range(1, len(headers) + 1))
 
 
-def _add_series(dataset: Dataset, header: Dataset, side: str | None, context: ReportContext) -> None:
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.Modality = "OT"
-    dataset.SeriesDescription = series_description("overlay", header, context)
-    dataset.update(copied(header, _SERIES))
-    if side is not None:
-        dataset.Laterality = side
-
-
-def _add_image(dataset: Dataset, shot: _Shot, result: DetectionResult, context: ReportContext) -> None:
-    """SC Equipment, SC Image, General Image (PS3.3 C.8.6.1, C.8.6.2, C.7.6.1)."""
-    when = clock(shot.header, context)
-    dataset.ConversionType = "WSD"
-    dataset.DateOfSecondaryCapture = when.strftime("%Y%m%d")
-    dataset.TimeOfSecondaryCapture = when.strftime("%H%M%S.%f")
-    dataset.SecondaryCaptureDeviceManufacturer = dataset.Manufacturer
-    dataset.SecondaryCaptureDeviceManufacturerModelName = dataset.ManufacturerModelName
-    dataset.SecondaryCaptureDeviceSoftwareVersions = software_versions(context)
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.PatientOrientation = patient_orientation(shot.plane, shot.header)
-    dataset.BurnedInAnnotation = "YES"
-    dataset.RecognizableVisualFeatures = recognisable(shot.header)
+def _add_image(dataset: Dataset, shot: Shot, result: DetectionResult, context: ReportContext) -> None:
     outcome = Outcome.NOT_ANALYSED if result.planes[shot.index].left_out else result.outcome
-    dataset.ImageComments = "; ".join((context.banner, str(outcome), *picture_notices(shot.index, result, context)))
-    _add_lossy_history(dataset, shot.header)
+    remarks = (str(outcome), *picture_notices(shot.index, result, context))
+    add_capture(dataset, [shot.header], patient_orientation(shot.plane, shot.header), remarks, context)
+    scale = shot.picture.scale
+    text = derivation_text(window_text([shot.window]), scale, result.calibration, context)
+    add_derivation(dataset, [shot.plane], text, resampled=scale > 1, in_place=scale == 1)
 
 
-def _add_lossy_history(dataset: Dataset, header: Dataset) -> None:
-    """Lossy Image Compression stays "01" for ever (PS3.3 C.7.6.1.1.5); a lossy transfer syntax counts too."""
-    dataset.LossyImageCompression = "00"
-    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    if header.get("LossyImageCompression") == "01" or syntax in _LOSSY:
-        dataset.LossyImageCompression = "01"
-        dataset.update(copied(header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod")))
-
-
-def _add_derivation(dataset: Dataset, shot: _Shot, result: DetectionResult, context: ReportContext) -> None:
-    threshold = result.calibration.threshold if result.calibration else 0.0
-    dataset.DerivationDescription = (
-        f"Grey window {shot.window.text} ({shot.window.origin}) burned in, enlarged {shot.picture.scale}x, heat map "
-        f"of {context.detector} {context.detector_version} shown from {context.display_threshold:g}, outlines of "
-        f"findings, score threshold {threshold:g}. {context.banner}"
-    )[:1024]
-    derivations = [codes.code_item(codes.SEGMENTATION)]
-    if shot.picture.scale > 1:
-        derivations.append(codes.code_item(codes.SPATIAL_RESAMPLING))
-    dataset.DerivationCodeSequence = derivations
-    source = shot.plane.source
-    image = Dataset()
-    image.ReferencedSOPClassUID = source.SOPClassUID
-    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    if shot.plane.frame is not None:
-        image.ReferencedFrameNumber = shot.plane.frame
-    image.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
-    image.SpatialLocationsPreserved = "YES" if shot.picture.scale == 1 else "NO"
-    dataset.SourceImageSequence = [image]
-    instance = Dataset()
-    instance.ReferencedSOPClassUID = source.SOPClassUID
-    instance.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    series = Dataset()
-    series.SeriesInstanceUID = source.SeriesInstanceUID
-    series.ReferencedInstanceSequence = [instance]
-    dataset.ReferencedSeriesSequence = [series]
-
-
-def _add_geometry(dataset: Dataset, shot: _Shot) -> None:
+def _add_geometry(dataset: Dataset, shot: Shot) -> None:
     """Copy geometry where the pixel grid is unchanged: the image keeps its corner, so coordinates hold.
 
     Imager Pixel Spacing alone never becomes Pixel Spacing; pixels that are not square get a Pixel Aspect Ratio.
     """
     plane, header = shot.plane, shot.header
     if shot.picture.scale == 1 and plane.spacing is not None:
-        dataset.update(copied(header, _SPACING))
+        dataset.update(copied(header, SPACING))
         if "PixelSpacing" not in dataset:
             dataset.PixelSpacing = [decimal(value) for value in plane.spacing]
     elif ratio := aspect_ratio(plane, header):
@@ -148,18 +131,5 @@ def _add_geometry(dataset: Dataset, shot: _Shot) -> None:
         dataset.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
         dataset.ImagePositionPatient = [decimal(value) for value in plane.position]
         dataset.ImageOrientationPatient = [decimal(value) for value in plane.orientation]
-        dataset.update(copied(header, ("SliceThickness",)))
-
-
-def _add_pixels(dataset: Dataset, picture: Picture) -> None:
-    dataset.SamplesPerPixel = 3
-    dataset.PhotometricInterpretation = "RGB"
-    dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = picture.pixels.shape[:2]
-    dataset.BitsAllocated = 8
-    dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    data = np.ascontiguousarray(picture.pixels).tobytes()
-    dataset.PixelData = data + b"\0" * (len(data) % 2)
-    dataset["PixelData"].VR = "OB"
+        thickness = slice_thickness(plane, header)
+        dataset.SliceThickness = None if thickness is None else decimal(thickness)

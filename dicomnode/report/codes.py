@@ -18,7 +18,16 @@ SOURCE_IMAGE = Code("260753009", "SCT", "Source")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 SOURCE_OF_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
+UNSPECIFIED_CALCULATION = Code("112187", "DCM", "Unspecified method of calculation")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+MORPHOLOGY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
+VOLUME = Code("118565006", "SCT", "Volume")
+AREA = Code("42798000", "SCT", "Area")
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
+IMAGING_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
 
 ANOMALY_SCORE = Code("ANOMALY_SCORE", SCHEME, "Anomaly score")
 ANOMALY_HEAT = Code("ANOMALY_HEAT", SCHEME, "Anomaly heat")
@@ -30,6 +39,8 @@ COMPLETENESS = Code("COMPLETENESS", SCHEME, "Completeness of the analysed series
 
 SCORE_UNIT = Code("{score}", "UCUM", "score")
 PROPORTION = Code("{proportion}", "UCUM", "proportion")
+CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
+SQUARE_MILLIMETRE = Code("mm2", "UCUM", "square millimeter")
 
 _PROCEDURES = {
     "CT": Code("25045-6", "LN", "CT unspecified body region"),

@@ -33,6 +33,7 @@ RULE = (70, 70, 74)
 
 _FIRST = 0.35
 _TABLE_SIZE = 256
+_ALPHA = (0.25, 0.5)
 
 
 def heat_colours(heat: npt.NDArray[np.floating], lowest: float) -> Bytes:
@@ -46,3 +47,11 @@ def heat_colours(heat: npt.NDArray[np.floating], lowest: float) -> Bytes:
     reach = np.clip((heat - lowest) / max(1.0 - lowest, 1e-6), 0.0, 1.0)
     colours: Bytes = np.rint(table[np.rint(reach * (_TABLE_SIZE - 1)).astype(np.intp)]).astype(np.uint8)
     return colours
+
+
+def blended(base: Bytes, heat: npt.NDArray[np.floating], lowest: float) -> Bytes:
+    """The colours of ``heat``, shape (n,), laid over ``base``, shape (n, 3): the hotter, the less of it is left."""
+    reach = np.clip((heat - lowest) / max(1.0 - lowest, 1e-6), 0.0, 1.0)
+    alpha = (_ALPHA[0] + (_ALPHA[1] - _ALPHA[0]) * reach)[:, None]
+    mixed: Bytes = np.rint(base * (1.0 - alpha) + heat_colours(heat, lowest) * alpha).astype(np.uint8)
+    return mixed

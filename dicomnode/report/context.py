@@ -21,9 +21,10 @@ class ReportContext:
     """Everything about an analysis that is neither source nor finding. Same context, same bytes.
 
     ``analysed_at``: start of the analysis, timezone-aware; it is the only clock of the results, so a retry must
-    pass the same value. ``supersedes``: the SR documents of the previous generation. ``incomplete``: the Series
-    was closed before all its Instances had come. ``display_threshold``: heat (0..1) from which on the overlay is
-    coloured. ``taken_series_numbers``: Series Numbers of other Series in the Study, for results to stay clear of.
+    pass the same value. ``supersedes``: the SR documents of earlier generations; ``replaces_earlier``: an earlier
+    generation left results of any kind. ``incomplete``: the Series was closed before all its Instances had come.
+    ``display_threshold``: heat (0..1) from which on the overlay is coloured. ``taken_series_numbers``: Series Numbers
+    of other Series in the Study, received or made, for results to stay clear of.
 
     Raises ValueError for a naive ``analysed_at`` or a generation below 1.
     """
@@ -39,6 +40,7 @@ class ReportContext:
     parameters: Mapping[str, str] = field(default_factory=dict)
     banner: str = BANNER
     supersedes: tuple[InstanceReference, ...] = ()
+    replaces_earlier: bool = False
     incomplete: bool = False
     accelerator: str = ""
     display_threshold: float = 0.7

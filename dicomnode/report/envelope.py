@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
@@ -13,10 +13,22 @@ from dicomnode.report.codes import PROCESSING_EQUIPMENT, code_item
 from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
 from dicomnode.report.transcribe import copied
 
-SERIES_NUMBERS = {"sc": 9001, "sr": 9002, "sr-regions": 9003}
-"""One fixed Series Number per document; a taken one moves up in steps of 100."""
+SERIES_NUMBERS = {
+    "sc": 9001,
+    "sr": 9002,
+    "sr-regions": 9003,
+    "sr-volume": 9004,
+    "seg": 9005,
+    "pm": 9006,
+    "ko": 9007,
+    "gsps": 9008,
+    "pdf": 9009,
+    "page": 9010,
+    "mf-sc": 9011,
+}
+"""One fixed Series Number per document; while one of them is taken, all move up by 100."""
 
-_TYPE_2 = (
+TYPE_2 = (
     "StudyDate",
     "StudyTime",
     "AccessionNumber",
@@ -27,8 +39,10 @@ _TYPE_2 = (
     "PatientSex",
     "StudyID",
 )
-_COPIED = (
-    *_TYPE_2,
+"""Those of Patient and Study that every result has, empty where the source has none (Type 2)."""
+
+IDENTITY = (
+    *TYPE_2,
     "IssuerOfPatientID",
     "IssuerOfPatientIDQualifiersSequence",
     "OtherPatientIDsSequence",
@@ -37,6 +51,8 @@ _COPIED = (
     "TimezoneOffsetFromUTC",
     "InstitutionName",
 )
+"""Patient and Study of the source, as every result repeats them unchanged."""
+
 _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)\Z")
 
 
@@ -47,8 +63,8 @@ def envelope(
 
     ``document``: a key of ``SERIES_NUMBERS``; ``index``: the plane, for documents that exist once per plane.
     """
-    dataset = copied(headers[0], _COPIED)
-    for keyword in _TYPE_2:
+    dataset = copied(headers[0], IDENTITY)
+    for keyword in TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, None)
     uids = ResultUIDs.of(source, context)
@@ -64,13 +80,18 @@ def envelope(
 
 
 def series_number(document: str, headers: Sequence[Dataset], context: ReportContext) -> int:
-    """The fixed number of ``document``, moved up by hundreds while the Study has it already."""
+    """The fixed number of ``document``, moved up by hundreds, with the whole result set, clear of the Study's own."""
     taken = set(context.taken_series_numbers)
     taken.update(int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") not in (None, ""))
-    number = SERIES_NUMBERS[document]
-    while number in taken:
-        number += 100
-    return number
+    return SERIES_NUMBERS[document] + free_step(taken)
+
+
+def free_step(taken: Collection[int]) -> int:
+    """How far, in hundreds, a whole result set moves up so that none of its Series Numbers is ``taken``."""
+    step = 0
+    while any(number + step in taken for number in SERIES_NUMBERS.values()):
+        step += 100
+    return step
 
 
 def series_description(what: str, header: Dataset, context: ReportContext) -> str:

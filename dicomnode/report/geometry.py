@@ -66,3 +66,18 @@ def patient_orientation(plane: Plane, header: Dataset) -> list[str]:
 def _letters(direction: tuple[float, ...]) -> str:
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     return "".join(_LETTERS[axis][direction[axis] > 0] for axis in order if abs(direction[axis]) > _LEAST_COSINE)
+
+
+def slice_thickness(plane: Plane, header: Dataset) -> float | None:
+    """Slice Thickness in mm: of the plane's frame in an enhanced source, else of the Instance; None when not stated."""
+    return number(_measures_of(header, plane.frame), "SliceThickness") or number(header, "SliceThickness")
+
+
+def _measures_of(header: Dataset, frame: int | None) -> Dataset:
+    """Pixel Measures of a frame of an enhanced source, an empty Dataset where there are none."""
+    own = list(header.get("PerFrameFunctionalGroupsSequence") or ())
+    shared = list(header.get("SharedFunctionalGroupsSequence") or ())
+    for groups in (*own[frame - 1 : frame], *shared) if frame else shared:
+        for measures in groups.get("PixelMeasuresSequence") or ():
+            return Dataset(measures)
+    return Dataset()

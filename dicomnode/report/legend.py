@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+
 import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
 from dicomnode.report.context import ReportContext
+from dicomnode.report.geometry import patient_orientation
 from dicomnode.report.panel import Legend
 from dicomnode.report.scores import score_texts
 from dicomnode.report.window import Window
@@ -15,6 +18,7 @@ SUPERSEDES = "Replaces an earlier result: images arrived late"
 REGION_HEAT = "region heat"
 VALIDATION = "validation AUROC"
 WARNING = "warning"
+_OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
 INCOMPLETE = "INCOMPLETE SERIES: not all images were received"
 
 
@@ -32,7 +36,8 @@ def legend_for(
     threshold = result.calibration.threshold
     series_score, threshold_text = score_texts(result.score, threshold)
     slice_score, _ = score_texts(result.planes[index].score, threshold)
-    regions = sum(region.plane == index for finding in result.findings for region in finding.regions)
+    regions = [region.score for finding in result.findings for region in finding.regions if region.plane == index]
+    region_text = f"{len(regions)} (up to {max(regions):.2f})" if regions else "0"
     alarming = result.outcome is Outcome.FINDINGS
     headline, subline = "FINDINGS" if alarming else "NO FINDINGS", f"at threshold {threshold_text}"
     left_out = result.planes[index].left_out
@@ -43,7 +48,7 @@ def legend_for(
         scores=(
             ("Series score", series_score),
             ("Image score", "none" if left_out else slice_score),
-            ("Regions here", "none" if left_out else str(regions)),
+            ("Regions here", "none" if left_out else region_text),
         ),
         facts=(
             *_where(index, volume, header),
@@ -57,7 +62,86 @@ def legend_for(
         region_heat=region_heat(result),
         notices=picture_notices(index, result, context),
         notice_lines=len(notices(result, context)) + any(plane.left_out for plane in result.planes),
+        meaning=meaning(result),
     )
+
+
+def series_legend(
+    volume: Volume,
+    headers: Sequence[Dataset],
+    result: DetectionResult,
+    context: ReportContext,
+    shown: Mapping[int, Window],
+) -> Legend:
+    """The legend of a montage: what is true of the whole Series, and what is missing. ``shown``: plane to its window.
+
+    Raises ValueError for a result without score or calibration.
+    """
+    if result.score is None or result.calibration is None:
+        raise ValueError("a result without score has no picture")
+    series_score, threshold_text = score_texts(result.score, result.calibration.threshold)
+    marked = {region.plane for finding in result.findings for region in finding.regions}
+    n, looked_at = len(volume.planes), sum(not plane.left_out for plane in result.planes)
+    alarming = result.outcome is Outcome.FINDINGS
+    return Legend(
+        headline="FINDINGS" if alarming else "NO FINDINGS",
+        subline=f"at threshold {threshold_text}",
+        alarming=alarming,
+        scores=(
+            ("Series score", series_score),
+            ("Analysed", f"{looked_at} of {n}"),
+            ("Framed", _framed(marked)),
+        ),
+        facts=(
+            ("Shown", f"{len(shown)} of {n} images"),
+            *_edges(volume, headers),
+            ("Window", _one_window(shown)),
+            *_who(context),
+            *_how_good(result),
+        ),
+        display_threshold=context.display_threshold,
+        banner=context.banner,
+        region_heat=region_heat(result),
+        notices=(*_missing(shown, marked, n), *notices(result, context)),
+        meaning=meaning(result),
+    )
+
+
+def _framed(marked: set[int]) -> str:
+    return f"{len(marked)} with regions" if marked else "none"
+
+
+def _one_window(shown: Mapping[int, Window]) -> str:
+    texts = {window.text for window in shown.values()}
+    return texts.pop() if len(texts) == 1 else "as each image states"
+
+
+def _missing(shown: Collection[int], marked: set[int], n: int) -> tuple[str, ...]:
+    """That, and which, images are not in the montage."""
+    if len(shown) == n:
+        return ()
+    hidden = len(marked - set(shown))
+    text = f"{len(shown)} of {n} images: the most suspicious, the others evenly spaced"
+    return (text + (f"; {hidden} more with regions are not shown" if hidden else ""),)
+
+
+def _edges(volume: Volume, headers: Sequence[Dataset]) -> tuple[tuple[str, str], ...]:
+    """Which side of the patient the thumbnails' left and upper edges are, where they all agree."""
+    known = {tuple(patient_orientation(*pair)) for pair in zip(volume.planes, headers, strict=True)}
+    directions = known.pop() if len(known) == 1 else ()
+    if len(directions) != 2 or not all(directions):
+        return ()
+    left, top = (text[0].translate(_OPPOSITE) for text in directions)
+    return (("Edges", f"left {left}, top {top}"),)
+
+
+def meaning(result: DetectionResult) -> tuple[str, ...]:
+    """What scores stand for, in two lines: unit; calibration and expected false alarms. () without calibration."""
+    if result.calibration is None:
+        return ()
+    known = result.calibration
+    rate = f"{100 * known.expected_false_positive_rate:g} % of healthy patients are expected to reach the threshold"
+    return f"Score: {known.unit}", f"calibrated on {known.n_patients} patients; {rate}"
 
 
 def region_heat(result: DetectionResult) -> float | None:
@@ -73,7 +157,7 @@ def notices(result: DetectionResult, context: ReportContext) -> tuple[str, ...]:
     """What a reader must know beyond the result itself; the detector's own is its parameter "warning"."""
     said = (
         INCOMPLETE if context.incomplete else "",
-        SUPERSEDES if context.supersedes else "",
+        SUPERSEDES if context.supersedes or context.replaces_earlier else "",
         result.parameters.get(WARNING, ""),
     )
     return tuple(text for text in said if text)

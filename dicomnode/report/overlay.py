@@ -15,12 +15,11 @@ from PIL import Image, ImageDraw
 
 from dicomnode.detectors.contract import Array, DetectionResult, Region
 from dicomnode.report import colours
-from dicomnode.report.panel import Legend, draw_footer, draw_panel, layout
+from dicomnode.report.panel import Legend, Sheet, draw_footer, draw_panel, layout
 from dicomnode.report.window import Window, grey
 
 Bytes = npt.NDArray[np.uint8]
 LEAST_SIZE = 512
-_ALPHA = (0.25, 0.5)
 _FINE = 4
 
 
@@ -28,11 +27,12 @@ _FINE = 4
 class Picture:
     """``pixels``: shape (rows, columns, 3), uint8, RGB. ``scale``: how often each source pixel is repeated.
 
-    The image proper is ``pixels[:source_rows * scale, :source_columns * scale]``.
+    The image proper is ``pixels[:source_rows * scale, :source_columns * scale]``, the rest of ``sheet`` is legend.
     """
 
     pixels: Bytes
     scale: int
+    sheet: Sheet
 
 
 def enlargement(shape: tuple[int, int]) -> int:
@@ -43,31 +43,35 @@ def enlargement(shape: tuple[int, int]) -> int:
 def draw(pixels: Array, window: Window, result: DetectionResult, index: int, legend: Legend) -> Picture:
     """The picture of plane ``index`` of ``result``; ``pixels``: the plane, shape (rows, columns)."""
     scale = enlargement((pixels.shape[0], pixels.shape[1]))
-    image = _with_heat(grey(pixels, window), result.planes[index].heat, legend.display_threshold, scale)
-    outlines = [region for finding in result.findings for region in finding.regions if region.plane == index]
-    for region in outlines:
-        _draw_outline(image, region, scale)
+    image = tinted(grey(pixels, window), result.planes[index].heat, legend.display_threshold, scale)
+    for region in regions_on(index, result):
+        draw_outline(image, region, (scale, scale), max(1.5, max(image.shape[:2]) / 400))
     rows, columns = image.shape[:2]
     sheet = layout(rows, columns, legend)
     canvas = Image.new("RGB", (sheet.width, sheet.height))
     canvas.paste(Image.fromarray(image), (0, 0))
     draw_panel(canvas, sheet, legend)
     draw_footer(canvas, sheet, legend)
-    return Picture(np.asarray(canvas), scale)
+    return Picture(np.asarray(canvas), scale, sheet)
 
 
-def _with_heat(base: Bytes, heat: Array, threshold: float, scale: int) -> Bytes:
-    """Grey as RGB, enlarged, with the heat colours blended in where heat is at or above ``threshold``."""
+def regions_on(index: int, result: DetectionResult) -> list[Region]:
+    """The regions of all findings that lie on plane ``index``."""
+    return [region for finding in result.findings for region in finding.regions if region.plane == index]
+
+
+def tinted(base: Bytes, heat: Array, threshold: float, scale: int = 1) -> Bytes:
+    """Grey as RGB, enlarged, with the heat colours blended in where heat is at or above ``threshold``.
+
+    ``base`` and ``heat``: shape (rows, columns); the answer: (rows * scale, columns * scale, 3).
+    """
     enlarged = base.repeat(scale, axis=0).repeat(scale, axis=1)
     image = np.stack([enlarged] * 3, axis=2)
     hot = np.clip(np.nan_to_num(_smoothly(heat, scale), nan=0.0), 0.0, 1.0)
     shown = hot >= max(threshold, 1e-6)
     if shown.any():
         values = hot[shown]
-        colour = colours.heat_colours(values, threshold)
-        reach = (values - threshold) / max(1.0 - threshold, 1e-6)
-        alpha = (_ALPHA[0] + (_ALPHA[1] - _ALPHA[0]) * reach)[:, None]
-        image[shown] = np.rint(image[shown] * (1.0 - alpha) + colour * alpha).astype(np.uint8)
+        image[shown] = colours.blended(image[shown], values, threshold)
     return image
 
 
@@ -79,10 +83,12 @@ def _smoothly(heat: Array, scale: int) -> Array:
     return np.asarray(source.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _draw_outline(image: Bytes, region: Region, scale: int) -> None:
-    """Draw the closed contour, anti-aliased, with a dark edge that keeps it visible on white."""
+def draw_outline(image: Bytes, region: Region, scale: tuple[float, float], width: float) -> None:
+    """Draw the closed contour into ``image``, anti-aliased, with a dark edge that keeps it visible on white.
+
+    ``scale``: picture pixels per source pixel, (across, down); ``width``: of the line, in picture pixels.
+    """
     points = np.asarray(region.contour, dtype=np.float64) * scale
-    width = max(1.5, max(image.shape[:2]) / 400)
     margin = int(np.ceil(2 * width)) + 2
     low = np.maximum(np.floor(points.min(axis=0)).astype(int) - margin, 0)
     high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + margin, (image.shape[1], image.shape[0]))

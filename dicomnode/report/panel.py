@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dicomnode.report import colours
@@ -27,7 +28,8 @@ class Legend:
 
     ``scores`` and ``facts``: (label, value) lines. ``display_threshold``: heat from which colours are drawn;
     ``region_heat``: heat from which a pixel belongs to an outlined region, marked on the scale when it is known.
-    ``notice_lines``: room for so many notices, for pictures of one Series to have one size.
+    ``notice_lines``: room for so many notices, for pictures of one Series to have one size. ``meaning``: what the
+    scores stand for, written small under the notices.
     """
 
     headline: str
@@ -40,6 +42,7 @@ class Legend:
     region_heat: float | None = None
     notices: tuple[str, ...] = ()
     notice_lines: int = 0
+    meaning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,19 @@ def layout(rows: int, columns: int, legend: Legend) -> Sheet:
     """The sheet for an image of ``rows`` x ``columns``: type grows with the image, from 14 pixels on."""
     font = max(14, round(min(rows, columns * 1.25) / 38))
     body = max(rows, round((_lines(legend) + 1.6) * font * _LINE))
-    footer = round(font * (2.5 + _LINE * max(len(legend.notices), legend.notice_lines)))
-    return Sheet(rows, columns, round(font * 15.5), body, footer, font)
+    return Sheet(rows, columns, round(font * 15.5), body, _footer(font, legend), font)
+
+
+def layout_within(sheet: Sheet, legend: Legend) -> Sheet:
+    """A sheet of the same size as ``sheet`` for another legend: what its footer needs, the image area gives."""
+    footer = _footer(sheet.font, legend)
+    body = sheet.height - footer
+    return Sheet(body, sheet.columns, sheet.panel, body, footer, sheet.font)
+
+
+def _footer(font: int, legend: Legend) -> int:
+    lines = max(len(legend.notices), legend.notice_lines) + len(legend.meaning)
+    return round(font * (2.8 + _LINE * lines))
 
 
 def _lines(legend: Legend) -> float:
@@ -76,7 +90,8 @@ def _lines(legend: Legend) -> float:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's built-in font, ``size`` pixels high. Raises TypeError when Pillow was built without FreeType."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise TypeError("Pillow was built without FreeType")
@@ -89,13 +104,13 @@ def drawable(text: str) -> str:
     return "".join(c for c in plain if " " <= c <= "~")
 
 
-def _fitted(text: str, size: int, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
+def fitted(text: str, size: int, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
     """``text`` and a font for it that fits ``width``: down to 80 % of ``size``, then cut with dots."""
     text = drawable(text)
     smallest = max(10, round(size * 0.8))
-    while size > smallest and _font(size).getlength(text) > width:
+    while size > smallest and font_of(size).getlength(text) > width:
         size -= 1
-    font = _font(size)
+    font = font_of(size)
     if font.getlength(text) > width:
         while text and font.getlength(text + "...") > width:
             text = text[:-1]
@@ -111,11 +126,11 @@ def draw_panel(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     step = sheet.font * _LINE
     top = (sheet.body - _lines(legend) * step) / 2
     colour = colours.FINDINGS if legend.alarming else colours.TEXT
-    text, font = _fitted(legend.headline, round(sheet.font * 1.6), width)
+    text, font = fitted(legend.headline, round(sheet.font * 1.6), width)
     pen.text((left, top), text, fill=colour, font=font)
-    pen.text((left, top + 1.75 * step), drawable(legend.subline), fill=colour, font=_font(sheet.font))
+    pen.text((left, top + 1.75 * step), drawable(legend.subline), fill=colour, font=font_of(sheet.font))
     top = _rows(pen, legend.scores, (left, top + _HEAD_LINES * step), width, sheet.font)
-    top = _draw_scale(pen, legend, (left, top + _GAP_LINES * step), sheet.font) + _GAP_LINES * step
+    top = _draw_scale(canvas, legend, (left, top + _GAP_LINES * step), sheet.font) + _GAP_LINES * step
     pen.line((left, top, left + width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
     _rows(pen, legend.facts, (left, top + _GAP_LINES * step), width, sheet.font)
 
@@ -125,60 +140,82 @@ def _rows(
 ) -> float:
     """Write label and value columns; answers the y below the last line."""
     left, top = at
-    labels = max((_font(size).getlength(drawable(label)) for label, _ in rows), default=0.0) + size * 0.7
+    labels = max((font_of(size).getlength(drawable(label)) for label, _ in rows), default=0.0) + size * 0.7
     for label, value in rows:
-        pen.text((left, top + size), drawable(label), fill=colours.DIM_TEXT, font=_font(size), anchor="ls")
-        text, font = _fitted(value, size, width - labels)
+        pen.text((left, top + size), drawable(label), fill=colours.DIM_TEXT, font=font_of(size), anchor="ls")
+        text, font = fitted(value, size, width - labels)
         pen.text((left + labels, top + size), text, fill=colours.TEXT, font=font, anchor="ls")
         top += size * _LINE
     return top
 
 
-def _draw_scale(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[float, float], size: int) -> float:
-    """Draw the colour scale 0..1: colours where heat is shown, hollow below, a mark where outlines begin."""
+def _draw_scale(canvas: Image.Image, legend: Legend, at: tuple[float, float], size: int) -> float:
+    """Draw the scale 0..1 as the picture has it: over black to white tissue, uncoloured where heat is not shown."""
+    pen = ImageDraw.Draw(canvas)
     left, top = at
     step = size * _LINE
-    pen.text((left, top), "Anomaly heat", fill=colours.DIM_TEXT, font=_font(size))
-    x, y, width, height = round(left), round(top + 1.6 * step), round(size * 1.5), round((_SCALE_LINES - 2.6) * step)
-    values = 1.0 - np.arange(height) / (height - 1)
-    for row, (red, green, blue) in enumerate(colours.heat_colours(values, legend.display_threshold).tolist()):
-        if values[row] >= legend.display_threshold:
-            pen.line((x, y + row, x + width, y + row), fill=(red, green, blue))
+    pen.text((left, top), "Anomaly heat, 0 to 1", fill=colours.DIM_TEXT, font=font_of(size))
+    x, y, width, height = round(left), round(top + 1.6 * step), round(size * 1.6), round((_SCALE_LINES - 2.6) * step)
+    canvas.paste(Image.fromarray(scale_bar(height, width, legend.display_threshold)), (x, y))
     pen.rectangle((x, y, x + width, y + height - 1), outline=colours.DIM_TEXT)
     _draw_ticks(pen, legend, (x + width, y, height), size)
     return top + _SCALE_LINES * step
 
 
+def _places(lowest: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The scale's nodes: heat, and height as a share of the bar. What has no colour gets the lowest fifth."""
+    return ((0.0, 1.0), (0.0, 1.0)) if lowest <= 0.0 else ((0.0, min(lowest, 1.0 - 1e-6), 1.0), (0.0, 0.2, 1.0))
+
+
+def scale_bar(height: int, width: int, lowest: float) -> npt.NDArray[np.uint8]:
+    """The colour scale, shape (height, width, 3): heat rises upwards, the grey under it from left to right."""
+    heats, shares = _places(lowest)
+    heat = np.repeat(np.interp(1.0 - np.arange(height) / (height - 1), shares, heats), width)
+    tissue = np.tile(np.rint(np.linspace(0, 255, width)).astype(np.uint8), height)
+    colour = np.stack([tissue] * 3, axis=1)
+    shown = heat >= lowest
+    colour[shown] = colours.blended(colour[shown], heat[shown], lowest)
+    return colour.reshape(height, width, 3)
+
+
 def _draw_ticks(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[int, int, int], size: int) -> None:
     x, top, height = at
-    small = _font(max(11, round(size * 0.9)))
-    for value in np.linspace(0.0, 1.0, 5):
-        y = top + (1.0 - value) * (height - 1)
-        pen.line((x, y, x + size * 0.35, y), fill=colours.DIM_TEXT)
-        pen.text((x + size * 0.55, y), f"{value:.2f}", fill=colours.DIM_TEXT, font=small, anchor="lm")
+    heats, shares = _places(legend.display_threshold)
+    small = font_of(max(11, round(size * 0.9)))
+
+    def level(value: float) -> float:
+        return top + (1.0 - float(np.interp(value, heats, shares))) * (height - 1)
+
+    for value in (0.0, *np.linspace(heats[-2], 1.0, 4)):
+        pen.line((x, level(value), x + size * 0.35, level(value)), fill=colours.DIM_TEXT)
+        pen.text((x + size * 0.55, level(value)), f"{value:.2f}", fill=colours.DIM_TEXT, font=small, anchor="lm")
     tip = x + size * 2.7
     if legend.region_heat is not None:
-        y = top + (1.0 - legend.region_heat) * (height - 1)
-        pen.polygon(
-            ((tip, y), (tip + size * 0.6, y - size * 0.35), (tip + size * 0.6, y + size * 0.35)), colours.CONTOUR
-        )
-        text = f"outlined from {legend.region_heat:.2f}"
+        y, half = level(legend.region_heat), size * 0.35
+        pen.polygon(((tip, y), (tip + size * 0.6, y - half), (tip + size * 0.6, y + half)), colours.CONTOUR)
+        text = f"outline from {legend.region_heat:.2f}"
         pen.text((tip + size * 0.9, y), text, fill=colours.TEXT, font=small, anchor="lm")
-    hidden = top + (1.0 - legend.display_threshold / 2) * (height - 1)
-    pen.text((tip, hidden), f"hidden below {legend.display_threshold:.2f}", colours.DIM_TEXT, small, anchor="lm")
+    if legend.display_threshold > 0.0:
+        y = level(legend.display_threshold / 2)
+        pen.text((tip, y), f"no colour below {legend.display_threshold:.2f}", colours.DIM_TEXT, small, anchor="lm")
 
 
 def draw_footer(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
-    """Draw notices and, last and centred, the banner."""
+    """Draw notices, what the scores mean and, last and centred, the banner."""
     pen = ImageDraw.Draw(canvas)
     top = sheet.body
     pen.rectangle((0, top, sheet.width - 1, sheet.height - 1), fill=(0, 0, 0))
     pen.line((0, top, sheet.width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
     y = top + sheet.font * 0.5
     for notice in legend.notices:
-        text, font = _fitted(notice, sheet.font, sheet.width * 0.9)
+        text, font = fitted(notice, sheet.font, sheet.width * 0.9)
         pen.text((sheet.width / 2, y), text, fill=colours.NOTICE, font=font, anchor="ma")
         y += sheet.font * _LINE
-    text, font = _fitted(legend.banner, round(sheet.font * 1.25), sheet.width * 0.9)
+    y = sheet.height - sheet.font * (2.2 + _LINE * len(legend.meaning))
+    for line in legend.meaning:
+        text, font = fitted(line, round(sheet.font * 0.9), sheet.width * 0.95)
+        pen.text((sheet.width / 2, y), text, fill=colours.DIM_TEXT, font=font, anchor="ma")
+        y += sheet.font * _LINE
+    text, font = fitted(legend.banner, round(sheet.font * 1.25), sheet.width * 0.9)
     y = sheet.height - sheet.font * 1.8
     pen.text((sheet.width / 2, y), text, fill=colours.BANNER, font=font, anchor="ma")

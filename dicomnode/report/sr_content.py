@@ -1,4 +1,4 @@
-"""Content of the two SR documents: TID 1500 with a TID 1501 group for the Series, or TID 1410 groups for regions."""
+"""Content of SR documents: TID 1500 with a TID 1501 group for the Series, or with TID 1410 groups for regions."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from highdicom.sr import (
     SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
@@ -39,32 +40,37 @@ from dicomnode.report.image_library import image_library
 from dicomnode.report.legend import notices
 from dicomnode.report.scores import score_texts
 
-Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+Group = (
+    MeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+)
 
 
 def series_report(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Dataset:
     """The root document: Finding Present or Absent, score and threshold for the whole Series (TID 1501)."""
-    return _report([_series_group(volume, headers, result, context)], volume, headers, result, context)
+    return report_of([_series_group(volume, headers, result, context)], volume, headers, result, context)
 
 
 def regions_report(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Dataset:
     """The regions document: one TID 1410 group per finding, with its region on the strongest plane."""
-    site = _sites(headers[0])
+    site = sites_of(headers[0])
     groups = [_region_group(finding, volume, site, result, context) for finding in result.findings]
-    return _report(groups, volume, headers, result, context)
+    return report_of(groups, volume, headers, result, context)
 
 
-def _report(
+def report_of(
     groups: Sequence[Group],
     volume: Volume,
     headers: Sequence[Dataset],
     result: DetectionResult,
     context: ReportContext,
 ) -> Dataset:
+    """TID 1500 around ``groups``: observer, procedure, image library, and what a reader must know as comments."""
     report = MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=codes.procedure_reported(str(headers[0].get("Modality") or "")),
@@ -74,11 +80,12 @@ def _report(
     last = len(root.ContentSequence) - 1
     root.ContentSequence.insert(last, image_library(volume.planes, headers))
     for offset, text in enumerate((context.banner, *notices(result, context))):
-        root.ContentSequence.insert(last + 1 + offset, _text(codes.COMMENT, text))
+        root.ContentSequence.insert(last + 1 + offset, text_item(codes.COMMENT, text))
     return root
 
 
-def _text(name: Code, text: str) -> TextContentItem:
+def text_item(name: Code, text: str) -> TextContentItem:
+    """A TEXT item for a container."""
     return TextContentItem(name, text, RelationshipTypeValues.CONTAINS)
 
 
@@ -94,7 +101,7 @@ def _observer(context: ReportContext) -> ObservationContext:
     return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
 
 
-def _algorithm(result: DetectionResult, context: ReportContext) -> AlgorithmIdentification:
+def algorithm_of(result: DetectionResult, context: ReportContext) -> AlgorithmIdentification:
     """TID 4019, with the weights and every parameter that can change the answer."""
     model = context.model
     facts = {
@@ -113,19 +120,25 @@ def _algorithm(result: DetectionResult, context: ReportContext) -> AlgorithmIden
     )
 
 
-def _sites(header: Dataset) -> list[FindingSite]:
+def sites_of(header: Dataset) -> list[FindingSite]:
+    """The imaged region as Finding Site, [] when the source does not tell."""
     site = finding_site(header)
     return [FindingSite(site)] if site else []
 
 
-def _number(
-    name: Code, value: float, unit: Code, algorithm: AlgorithmIdentification, text: str | None = None
+def measured(
+    name: Code,
+    value: float,
+    unit: Code,
+    algorithm: AlgorithmIdentification,
+    text: str | None = None,
+    method: Code | None = None,
 ) -> Measurement:
     """A NUM with its algorithm; ``text``: Numeric Value as it shall be read, the float keeps full precision.
 
     Trailing zeros go, as viewers drop them too. OHIF also shows two decimals at most: regions have no more.
     """
-    measurement = Measurement(name=name, value=float(value), unit=unit, algorithm_id=algorithm)
+    measurement = Measurement(name=name, value=float(value), unit=unit, algorithm_id=algorithm, method=method)
     if text is not None:
         short = text.rstrip("0").rstrip(".") if "." in text else text
         measurement[0].MeasuredValueSequence[0].NumericValue = short
@@ -141,7 +154,7 @@ def _calibration(result: DetectionResult) -> Calibration:
 def _series_group(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> MeasurementsAndQualitativeEvaluations:
-    calibration, algorithm = _calibration(result), _algorithm(result, context)
+    calibration, algorithm = _calibration(result), algorithm_of(result, context)
     score = float(result.score or 0.0)
     score_text, threshold_text = score_texts(score, calibration.threshold, 4)
     rate = calibration.expected_false_positive_rate
@@ -150,17 +163,17 @@ def _series_group(
         tracking_identifier=TrackingIdentifier(uids.tracking("series"), f"{context.detector} series result"),
         finding_type=codes.PRESENT if result.outcome is Outcome.FINDINGS else codes.ABSENT,
         algorithm_id=algorithm,
-        finding_sites=_sites(headers[0]),
+        finding_sites=sites_of(headers[0]),
         measurements=[
-            _number(codes.ANOMALY_SCORE, score, codes.SCORE_UNIT, algorithm, score_text),
-            _number(codes.SCORE_THRESHOLD, calibration.threshold, codes.SCORE_UNIT, algorithm, threshold_text),
-            _number(codes.EXPECTED_FPR, rate, codes.PROPORTION, algorithm),
+            measured(codes.ANOMALY_SCORE, score, codes.SCORE_UNIT, algorithm, score_text),
+            measured(codes.SCORE_THRESHOLD, calibration.threshold, codes.SCORE_UNIT, algorithm, threshold_text),
+            measured(codes.EXPECTED_FPR, rate, codes.PROPORTION, algorithm),
         ],
         source_images=_source_images(volume.planes),
     )
     content = group[0].ContentSequence
-    content.append(_text(codes.CALIBRATION, calibration_text(result)))
-    content.append(_text(codes.COMPLETENESS, completeness_text(volume, result, context)))
+    content.append(text_item(codes.CALIBRATION, calibration_text(result)))
+    content.append(text_item(codes.COMPLETENESS, completeness_text(volume, result, context)))
     return group
 
 
@@ -210,9 +223,9 @@ def _region_group(
     For that the first NUM has the region's coordinates as its own source, and a comment is the label. The score of
     a finding is the maximum of its heat map, on another scale than the score of the Series.
     """
-    region, algorithm = strongest(finding), _algorithm(result, context)
+    region, algorithm = strongest(finding), algorithm_of(result, context)
     plane = volume.planes[region.plane]
-    heat = _number(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}")
+    heat = measured(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}")
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             ResultUIDs.of(plane.source.series, context).tracking(finding.tracking_id), finding.tracking_id
@@ -226,8 +239,8 @@ def _region_group(
     content = group[0].ContentSequence
     number = next(item for item in content if item.ValueType == "NUM")
     number.ContentSequence.append(_coordinates(region, plane))
-    content.append(_text(codes.COMMENT, f"AI anomaly {finding.score:.2f} (RESEARCH)"))
-    content.append(_text(codes.EXTENT, extent_text(finding, volume)))
+    content.append(text_item(codes.COMMENT, label_text(finding)))
+    content.append(text_item(codes.EXTENT, extent_text(finding, volume)))
     return group
 
 
@@ -252,6 +265,11 @@ def outline(region: Region, plane: Plane) -> np.ndarray[tuple[int, int], np.dtyp
     left, right = max(0.0, left), min(float(columns), right)
     top, bottom = max(0.0, top), min(float(rows), bottom)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
+def label_text(finding: Finding) -> str:
+    """What a viewer writes beside the region."""
+    return f"AI anomaly {finding.score:.2f} (RESEARCH)"
 
 
 def extent_text(finding: Finding, volume: Volume) -> str:

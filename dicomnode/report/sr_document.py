@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.detectors.contract import DetectionResult, Volume
+from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import envelope, series_description
 from dicomnode.report.evidence import hierarchy, requests, sources
 from dicomnode.report.legend import INCOMPLETE
+from dicomnode.report.segmentation import segment_references
 from dicomnode.report.sr_content import regions_report, series_report
+from dicomnode.report.sr_volume import volume_report
+
+
+def documents(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Iterator[Dataset]:
+    """The documents of kind "sr": the root and, when there are findings, the regions."""
+    yield root_document(volume, headers, result, context)
+    if result.findings:
+        yield regions_document(volume, headers, result, context)
+
+
+def volume_documents(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> Iterator[Dataset]:
+    """The document of kind "sr-volume": one TID 1411 group per segment; only where findings are segmented."""
+    segments = segment_references(volume, result, context)
+    if any(segments):
+        yield volume_document(volume, headers, result, context)
 
 
 def root_document(
@@ -32,9 +53,26 @@ def regions_document(
     return _document("sr-regions", "regions", content, volume, headers, context)
 
 
-def _document(
-    document: str, what: str, content: Dataset, volume: Volume, headers: Sequence[Dataset], context: ReportContext
+def volume_document(
+    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Dataset:
+    """The SR that refers to the Segmentation. Separate: PixelMed takes TID 1411 for all groups of such a document."""
+    segments = segment_references(volume, result, context)
+    content = volume_report(volume, headers, result, context, segments)
+    evidence = tuple(segment.instance for references in segments for segment in references)
+    return _document("sr-volume", "volumes", content, volume, headers, context, evidence)
+
+
+def _document(
+    document: str,
+    what: str,
+    content: Dataset,
+    volume: Volume,
+    headers: Sequence[Dataset],
+    context: ReportContext,
+    evidence: tuple[InstanceReference, ...] = (),
+) -> Dataset:
+    """``evidence``: what the content refers to beside the source images (PS3.3 C.17.2.3)."""
     source = volume.planes[0].source.series
     dataset = envelope(document, headers, source, context)
     dataset.SOPClassUID = Comprehensive3DSRStorage
@@ -44,7 +82,7 @@ def _document(
     dataset.PerformedProcedureCodeSequence = []
     dataset.CodingSchemeIdentificationSequence = [codes.coding_scheme_identification()]
     _add_state(dataset, context)
-    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(sources(volume.planes))
+    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy((*sources(volume.planes), *dict.fromkeys(evidence)))
     if requested := requests(headers[0], source.StudyInstanceUID):
         dataset.ReferencedRequestSequence = requested
     if context.supersedes:

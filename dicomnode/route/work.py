@@ -39,7 +39,7 @@ def route_series(
             return None
         study = session.get_one(StudyRow, series.study_id)
         decision = decide(config, detectors, summary_of(session, study, series))
-        for routes in _by_detector(decision.taken):
+        for routes in _by_detector(decision.taken, detectors):
             _assign(session, config, routes, decision, series, now)
         if not decision.taken:
             _not_analysed(session, decision, study, series, now)
@@ -56,11 +56,15 @@ def summary_of(session: Session, study: StudyRow, series: SeriesRow) -> SeriesSu
     return summarise(reference, ({key: tuple(values) for key, values in header.items()} for header in headers))
 
 
-def _by_detector(taken: Sequence[Route]) -> list[list[Route]]:
-    """Routes that ask for the same detector and model share one analysis; its results go to all their peers."""
-    groups: dict[tuple[str, str | None], list[Route]] = {}
+def _by_detector(taken: Sequence[Route], detectors: Mapping[str, Detector]) -> list[list[Route]]:
+    """Routes that ask for the same detector and model share one analysis; its results go to all their peers.
+
+    A route that names the detector's own model asks for the same as one that names none.
+    """
+    groups: dict[tuple[str, str], list[Route]] = {}
     for route in taken:
-        groups.setdefault((route.detector, route.model), []).append(route)
+        model = route.model or detectors[route.detector].default_model
+        groups.setdefault((route.detector, model), []).append(route)
     return list(groups.values())
 
 

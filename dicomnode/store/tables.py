@@ -124,7 +124,7 @@ class AssignmentRow(Row):
     """One Series generation given to one detector by one route, and how it ended.
 
     ``detector`` is None when no route took the Series. ``outcome``: None while pending, else findings,
-    no findings, not analysed, failed.
+    no findings, not analysed, failed. ``gate``: what refused a Series that a route took: volume or detector.
     """
 
     __tablename__ = "assignment"
@@ -147,10 +147,11 @@ class AssignmentRow(Row):
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    gate: Mapped[str | None] = mapped_column(String(20))
 
 
 class DerivedRow(Row):
-    """One Derived Instance of ours: ``kind`` sc or sr, its file in the spool and its digest."""
+    """One Derived Instance of ours: its ``kind`` (``config.results``), its file in the spool and its digest."""
 
     __tablename__ = "derived"
 
@@ -164,10 +165,15 @@ class DerivedRow(Row):
     size: Mapped[int]
     path: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[float]
+    SeriesNumber: Mapped[int | None]
 
 
 class DeliveryRow(Row):
-    """One Derived Instance to one Destination. ``state``: waiting, delivered, warning or failed."""
+    """One Derived Instance to one Destination. ``state``: waiting, delivered, warning, failed or replaced.
+
+    ``replaced``: the Destination takes no such object; another kind carries the result. ``committed_at``: when the
+    Destination took responsibility for it (storage commitment).
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (UniqueConstraint("derived_id", "destination"),)
@@ -179,6 +185,28 @@ class DeliveryRow(Row):
     status: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(default=0)
     delivered_at: Mapped[float | None]
+    committed_at: Mapped[float | None]
+
+
+class CommitmentRow(Row):
+    """One storage commitment transaction (PS3.4 annex J) about Derived Instances of one Assignment at one Destination.
+
+    ``instances``: the SOP Instance UIDs asked about. ``state``: requested, answered, settled or expired. ``report``:
+    the answer, SOP Instance UID to failure reason, 0 for committed; None until it comes.
+    """
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    TransactionUID: Mapped[str] = mapped_column(String(64), unique=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignment.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(64))
+    instances: Mapped[list[str]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(10), default="requested", index=True)
+    report: Mapped[dict[str, int] | None] = mapped_column(JSON)
+    requested_at: Mapped[float]
+    expires_at: Mapped[float]
+    answered_at: Mapped[float | None]
 
 
 class JobRow(Row):

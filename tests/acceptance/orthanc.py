@@ -97,6 +97,17 @@ class Orthanc:
             files.append(file)
         return files
 
+    def delete_instance(self, sop_instance_uid: str) -> None:
+        """Remove one Instance, as an archive that lost it."""
+        for entry in self.get("/instances?expand"):
+            if entry["MainDicomTags"]["SOPInstanceUID"] == sop_instance_uid:
+                self._request("DELETE", f"/instances/{entry['ID']}")
+
+    def allow_storage_commitment(self, ae_title: str, port: int) -> None:
+        """Make the node on this loopback port known as one that may ask for storage commitment."""
+        modality = {"AET": ae_title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+        self._request("PUT", "/modalities/node", modality)
+
     def _request(self, method: str, path: str, body: Any = None) -> bytes:
         """One REST call, past any proxy of the environment."""
         content = None if body is None else json.dumps(body).encode()

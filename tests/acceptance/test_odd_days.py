@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from dicomnode.config.model import Peer
+from dicomnode.config.peers import Peer
 from dicomnode.deliver.send import send_paths
 from dicomnode.demo.pacs import DemoPacs, demo_pacs
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair

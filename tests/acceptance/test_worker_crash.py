@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config.model import Peer
+from dicomnode.config.peers import Peer
 from dicomnode.deliver.send import send_paths
 from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 COPY, AUTO, FIXED, CONFIG = "COPY", "AUTO", "FIXED", "CONFIG"
 
-SHARED: dict[str, tuple[str, str]] = {
+Origins = dict[str, tuple[str, str]]
+
+SHARED: Origins = {
     "SpecificCharacterSet": (FIXED, "`ISO_IR 192`, whatever the source has"),
     "InstanceCreationDate": (AUTO, "start of the analysis, in the source's time zone where it states one"),
     "InstanceCreationTime": (AUTO, "start of the analysis"),
@@ -24,7 +26,7 @@ SHARED: dict[str, tuple[str, str]] = {
     "ContributingEquipmentSequence": (AUTO, "the algorithm, (109102, DCM); its Device UID changes with the weights"),
 }
 
-CAPTURE: dict[str, tuple[str, str]] = {
+CAPTURE: Origins = {
     "SOPClassUID": (FIXED, "Secondary Capture Image Storage"),
     "Modality": (FIXED, "`OT`"),
     "ImageType": (FIXED, "`DERIVED\\SECONDARY`"),
@@ -70,7 +72,7 @@ CAPTURE: dict[str, tuple[str, str]] = {
     "PixelData": (AUTO, "grey image, heat map, outlines, legend, banner `results.banner`; uncompressed"),
 }
 
-DOCUMENT: dict[str, tuple[str, str]] = {
+DOCUMENT: Origins = {
     "SOPClassUID": (FIXED, "Comprehensive 3D SR Storage"),
     "Modality": (FIXED, "`SR`"),
     "InstanceNumber": (FIXED, "1"),

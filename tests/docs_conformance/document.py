@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docs_conformance import network, objects, settings, statuses
+from tests.docs_conformance import network, objects, services, settings, statuses
 from tests.docs_conformance.markdown import fill
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
@@ -12,7 +12,13 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 def sections() -> dict[str, str]:
     """Name of each marked place and its text, drawn from the code."""
-    return {**network.sections(), **statuses.sections(), **settings.sections(), **objects.sections()}
+    return {
+        **network.sections(),
+        **statuses.sections(),
+        **settings.sections(),
+        **objects.sections(),
+        **services.sections(),
+    }
 
 
 def current() -> str:

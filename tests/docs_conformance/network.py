@@ -18,8 +18,7 @@ from dicomnode.config import Peer
 from dicomnode.deliver.association import SendLimits, _Entity
 from dicomnode.deliver.contexts import MAX_CONTEXTS, contexts_for
 from dicomnode.dicom.sop_classes import (
-    COMPREHENSIVE_3D_SR,
-    SECONDARY_CAPTURE,
+    STORAGE_COMMITMENT_PUSH,
     STORAGE_SOP_CLASSES,
     VERIFICATION,
     is_image,
@@ -28,6 +27,7 @@ from dicomnode.dicom.transfer_syntaxes import EXPLICIT_LITTLE_ENDIAN, UNCOMPRESS
 from dicomnode.receive.contexts import PREFERENCE
 from dicomnode.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.docs_conformance.markdown import table
+from tests.docs_conformance.samples import samples
 
 _INFLATED = "1.2.840.10008.1.2.1.99"
 
@@ -54,12 +54,13 @@ def sections() -> dict[str, str]:
 
 
 def _overview() -> str:
-    results = {SECONDARY_CAPTURE, COMPREHENSIVE_3D_SR}
+    results = _result_classes()
     images = sum(is_image(uid) for uid in STORAGE_SOP_CLASSES)
     rows: list[tuple[str, str, str]] = [
         (f"Storage: {len(STORAGE_SOP_CLASSES)} SOP Classes, {images} of them images (list in 4.2.1.4)", "no", "yes"),
-        *((f"Storage: {UID(uid).name}, as result", "yes", "yes") for uid in sorted(results)),
+        *((f"Storage: {UID(uid).name}, as result", "yes", "yes") for uid in results),
         (f"Verification: {UID(VERIFICATION).name}", "yes", "yes"),
+        (f"Storage Commitment: {UID(STORAGE_COMMITMENT_PUSH).name}", "yes", "no"),
         (f"Query/Retrieve: {UID(finding.STUDY_ROOT_FIND).name}", "yes", "no"),
     ]
     return table(("network service", "user of service (SCU)", "provider of service (SCP)"), rows)
@@ -102,9 +103,14 @@ def _accepted_verification() -> str:
 
 
 def _results() -> str:
-    contexts = contexts_for([_Result(SECONDARY_CAPTURE), _Result(COMPREHENSIVE_3D_SR)])
+    contexts = contexts_for([_Result(uid) for uid in _result_classes()])
     limit = f"At most {MAX_CONTEXTS} Presentation Contexts per Association; files that need more go over further ones."
     return f"{_proposed(contexts, 'SCU')}\n\n{limit}"
+
+
+def _result_classes() -> list[str]:
+    """The SOP Classes of all results."""
+    return sorted({str(one.dataset.SOPClassUID) for one in samples()})
 
 
 def _proposed(contexts: Iterable[PresentationContext], role: str) -> str:

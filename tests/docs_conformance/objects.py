@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
@@ -12,42 +13,38 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from dicomnode.dicom.header import ROUTING_KEYWORDS
-from dicomnode.dicom.references import InstanceReference
-from dicomnode.dicom.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
-from dicomnode.report import build_results, codes
-from dicomnode.report.envelope import _COPIED, SERIES_NUMBERS
-from tests.docs_conformance.attributes import CAPTURE, COPY, DOCUMENT, SHARED
-from tests.docs_conformance.markdown import table
-from tests.report_fixtures import context, findings, no_findings, source
-
-_OWN_GRID = (512, 512)
-_ENLARGED = (64, 64)
-_OPTIONAL = ("StudyDescription", "InstitutionName", "BodyPartExamined", "SliceThickness")
-_TYPE_2 = (
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
+from dicomnode.report import codes
+from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS
+from tests.docs_conformance.attributes import CAPTURE, COPY, DOCUMENT, SHARED, Origins
+from tests.docs_conformance.attributes_derived import (
+    KEY_OBJECTS,
+    MULTI_FRAME,
+    PARAMETRIC_MAP,
+    PDF,
+    PRESENTATION_STATE,
+    SEGMENTATION,
 )
+from tests.docs_conformance.markdown import table
+from tests.docs_conformance.samples import of_kind, samples
 
 
 def sections() -> dict[str, str]:
     """The tables of this module."""
-    made = [*_rich(), *_sparse()]
-    pictures = [one for one in made if one.SOPClassUID == SECONDARY_CAPTURE]
-    documents = [one for one in made if one.SOPClassUID == COMPREHENSIVE_3D_SR]
-    root, regions = _documents(made)
+    root, regions = _of_series("sr"), _of_series("sr-regions")
     return {
         "series-numbers": _series_numbers(),
-        "sc-attributes": _attributes(pictures, SHARED | CAPTURE),
-        "sr-attributes": _attributes(documents, SHARED | DOCUMENT),
+        "sc-attributes": _attributes(of_kind("sc", "page"), SHARED | CAPTURE),
+        "mf-sc-attributes": _attributes(of_kind("mf-sc"), MULTI_FRAME, SHARED | CAPTURE),
+        "sr-attributes": _attributes(of_kind("sr", "sr-volume"), SHARED | DOCUMENT),
+        "ko-attributes": _attributes(of_kind("ko"), KEY_OBJECTS, SHARED),
+        "seg-attributes": _attributes(of_kind("seg"), SEGMENTATION, SHARED),
+        "pm-attributes": _attributes(of_kind("pm"), PARAMETRIC_MAP, SHARED),
+        "gsps-attributes": _attributes(of_kind("gsps"), PRESENTATION_STATE, SHARED),
+        "pdf-attributes": _attributes(of_kind("pdf"), PDF, SHARED),
         "sr-root-content": _content(root),
         "sr-regions-content": _content(regions),
+        "sr-volume-content": _content(_of_series("sr-volume")),
+        "ko-content": _content(_of_series("ko")),
         "own-codes": _own_codes(),
         "standard-codes": _standard_codes(),
         "attributes-read": _attributes_read(),
@@ -55,56 +52,16 @@ def sections() -> dict[str, str]:
     }
 
 
-def _rich() -> Iterator[Dataset]:
-    """Results of a source that states everything, superseding earlier ones of an incomplete Series."""
-    item, code = Dataset(), codes.code_item(Code("CTH", "99LOCAL", "Head"))
-    item.AccessionNumber, item.RequestedProcedureID, item.RequestedProcedureCodeSequence = "A", "R", [code]
-    issuer, other = Dataset(), Dataset()
-    issuer.LocalNamespaceEntityID = issuer.UniversalEntityID = "X"
-    other.PatientID, other.IssuerOfPatientID = "P2", "Y"
-    stated = {
-        "RequestAttributesSequence": [item],
-        "IssuerOfPatientID": "X",
-        "IssuerOfPatientIDQualifiersSequence": [issuer],
-        "OtherPatientIDsSequence": [other],
-        "IssuerOfAccessionNumberSequence": [issuer],
-        "TimezoneOffsetFromUTC": "+0100",
-        "LossyImageCompression": "01",
-        "LossyImageCompressionRatio": "10",
-        "LossyImageCompressionMethod": "ISO_10918_1",
-        "PixelSpacingCalibrationType": "GEOMETRY",
-        "PixelSpacingCalibrationDescription": "table",
-        "PositionReferenceIndicator": "OM",
-        "BodyPartExamined": "KNEE",
-        "Laterality": "R",
-    }
-    volume, headers = source("CT", 2, _OWN_GRID, **stated)
-    before = InstanceReference("1.2.3.4", "1.2.3.4.8", COMPREHENSIVE_3D_SR, "1.2.3.4.8.1")
-    again = context(generation=2, supersedes=(before,), incomplete=True)
-    yield from (one.dataset for one in build_results(volume, headers, findings(volume, ((0,),)), again))
+def _of_series(document: str) -> Dataset:
+    """The first sample of one document: the one of the source that states everything."""
+    return next(one.dataset for one in samples() if SERIES_NUMBERS[document] == one.dataset.SeriesNumber)
 
 
-def _sparse() -> Iterator[Dataset]:
-    """Results of sources that state little."""
-    poor = dict.fromkeys(_TYPE_2)
-    for modality in ("CT", "DX"):
-        keywords = [one for one in _OPTIONAL if modality == "CT" or one != "SliceThickness"]
-        extra = {} if modality == "CT" else {"ImagerPixelSpacing": ["0.2", "0.3"]}
-        volume, headers = source(modality, 1, _ENLARGED, **poor, **dict.fromkeys(keywords), **extra)
-        for result in (no_findings(volume), findings(volume, ((0,),))):
-            yield from (one.dataset for one in build_results(volume, headers, result, context()))
-
-
-def _documents(made: Sequence[Dataset]) -> tuple[Dataset, Dataset]:
-    """Root and regions document of the rich source."""
-    root, regions = (
-        one for one in made if one.SOPClassUID == COMPREHENSIVE_3D_SR and "PredecessorDocumentsSequence" in one
-    )
-    return root, regions
-
-
-def _attributes(made: Sequence[Dataset], origins: dict[str, tuple[str, str]]) -> str:
-    known = dict.fromkeys(_COPIED, (COPY, "source")) | origins
+def _attributes(
+    made: Sequence[Dataset], origins: Origins, others: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> str:
+    """``origins``: attributes that have to be there; ``others``: some that may be."""
+    known = {**dict.fromkeys(IDENTITY, (COPY, "source")), **others, **origins}
     found = sorted({element.tag for dataset in made for element in dataset})
     rows = []
     for tag in found:
@@ -182,18 +139,26 @@ def _standard_codes() -> str:
     )
 
 
+_DOCUMENTS = {
+    "sc": "overlay, one Instance per source image or frame; a montage first where there is more than one",
+    "sr": "root document: outcome, score, threshold, every analysed image",
+    "sr-regions": "regions document, only with findings: one region per finding",
+    "sr-volume": "volume document, only beside a segmentation: one group per segment",
+    "seg": "segmentation, only with findings: one segment per finding",
+    "pm": "anomaly heat of every analysed pixel",
+    "ko": "the images with findings, only with findings",
+    "gsps": "outlines over the source, only with findings",
+    "pdf": "the result, or why there is none, on one page",
+    "page": "the same page as a picture",
+    "mf-sc": "all overlays as the frames of one Instance",
+}
+
+
 def _series_numbers() -> str:
-    names = {
-        "sc": ("overlay, one Instance per source image or frame", SECONDARY_CAPTURE),
-        "sr": ("root document: outcome, score, threshold, every analysed image", COMPREHENSIVE_3D_SR),
-        "sr-regions": ("regions document, only with findings: one region per finding", COMPREHENSIVE_3D_SR),
-    }
-    rows = ((number, *_named(names[kind])) for kind, number in SERIES_NUMBERS.items())
+    rows = (
+        (number, _DOCUMENTS[name], UID(_of_series(name).SOPClassUID).name) for name, number in SERIES_NUMBERS.items()
+    )
     return table(("Series Number", "object", "SOP Class"), rows)
-
-
-def _named(pair: tuple[str, str]) -> tuple[str, str]:
-    return pair[0], str(UID(pair[1]).name)
 
 
 def _attributes_read() -> str:

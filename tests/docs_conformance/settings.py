@@ -9,8 +9,18 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 
 from dicomnode.assemble import asking, finding
-from dicomnode.config.model import AssembleSettings, NodeSettings, Peer, ReceiveSettings
-from dicomnode.deliver import association, back_off, ledger, worker
+from dicomnode.config import AssembleSettings, FolderPeer, NodeSettings, Peer, ReceiveSettings, ResultSettings, StowPeer
+from dicomnode.deliver import (
+    association,
+    back_off,
+    commit_ledger,
+    commit_plan,
+    commit_scu,
+    ledger,
+    stow,
+    worker,
+)
+from dicomnode.dicom.commitment import MAX_REPORT_BYTES
 from dicomnode.dicom.header import HeaderLimits
 from tests.docs_conformance.markdown import table
 
@@ -29,16 +39,23 @@ def _configurable() -> str:
         *_fields("receive", ReceiveSettings),
         *_fields("assemble", AssembleSettings),
         *_fields("[peer]", Peer, _PEER),
+        *_fields("[peer] by STOW-RS", StowPeer, ("stow", "token_file", "token_env", "tls")),
+        *_fields("[peer] as a folder", FolderPeer, ("folder",)),
+        *_fields("results", ResultSettings, ("profile", "objects", "status", "banner")),
     ]
     return table(("parameter", "default", "range"), rows)
 
 
 def _fields(name: str, model: type[BaseModel], only: tuple[str, ...] = ()) -> list[tuple[str, str, str]]:
     return [
-        (f"`{name}.{key}`", "required" if field.is_required() else f"`{_toml(field.default)}`", _range(field.metadata))
+        (f"`{name}.{key}`", "required" if field.is_required() else _default(field.default), _range(field.metadata))
         for key, field in model.model_fields.items()
         if not only or key in only
     ]
+
+
+def _default(value: Any) -> str:
+    return "not set" if value is None else f"`{_toml(value)}`"
 
 
 def _toml(value: Any) -> str:
@@ -71,6 +88,11 @@ def _fixed() -> str:
         ("Storage SCU: back-off between attempts", pause),
         ("Storage SCU: given up after", f"{tries.give_up_after_s / back_off.DAY_S:g} days"),
         ("Storage SCU: attempts in which a lost batch goes out whole", f"{ledger.WHOLE_AGAIN}"),
+        ("Storage commitment: report awaited on the same Association", f"{commit_scu.LINGER_S:g} s"),
+        ("Storage commitment: asked again without a report after", f"{commit_ledger.ANSWER_S:g} s"),
+        ("Storage commitment: Instance given up after", f"{commit_plan.MAX_ROUNDS} failures in a row"),
+        ("Storage commitment: largest report that we read", f"{MAX_REPORT_BYTES // 2**20} MiB"),
+        ("STOW-RS: Instances in one request", f"{stow.MAX_INSTANCES}, and {stow.MAX_BYTES // 2**20} MiB"),
         ("Query SCU: every step", f"{finding.TIMEOUT_S:g} s"),
         ("Query SCU: same Series asked again", again),
         ("Query SCU: peer that did not answer", f"left alone for {asking.SILENT_SENDER_S:g} s"),

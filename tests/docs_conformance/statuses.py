@@ -9,6 +9,7 @@ from pathlib import Path
 import dicomnode.receive
 from dicomnode.assemble import finding
 from dicomnode.deliver.ledger import WHOLE_AGAIN
+from dicomnode.deliver.sending import REFUSED_CLASS
 from dicomnode.dicom.status import Disposition, Status, describe_status, storage_disposition
 from dicomnode.receive import admission
 from dicomnode.receive.admission import Rejection
@@ -27,12 +28,16 @@ _PROVIDED = {
     "missing, multi-valued or not a valid UID. Nothing is kept; audited.",
     Status.PROCESSING_FAILURE: "An error of the node itself. Nothing is acknowledged; audited.",
 }
+_OF_COMMITMENT = frozenset({Status.UNRECOGNIZED_OPERATION})
+"""Answers of receive/ to storage commitment requests, which are for an SCP; see services.py."""
+
 _ACTIONS = {
     Disposition.STORED: "Delivered; recorded and audited.",
     Disposition.STORED_WITH_WARNING: "Delivered with a warning: the status is recorded, shown and audited.",
     Disposition.TRANSIENT: "Tried again with back-off (4.4); audited.",
     Disposition.PERMANENT: "Not tried again: dead letter, shown to the operator, who can requeue it; audited.",
 }
+_REFUSED = "The kind of object is refused as a whole: another stands in for it (4.2.2.3); audited."
 _RESULTS = {0: "none", 1: "rejected-permanent", 2: "rejected-transient"}
 _SOURCES = {1: "service-user", 3: "service-provider (presentation)"}
 
@@ -49,8 +54,8 @@ def sections() -> dict[str, str]:
 
 def _provided() -> str:
     named = {Status[name] for name in statuses_named_in(Path(dicomnode.receive.__file__).parent)}
-    if named != set(_PROVIDED):
-        raise ValueError(f"receive/ answers with other statuses than described: {named ^ set(_PROVIDED)}")
+    if other := (named - _OF_COMMITMENT) ^ set(_PROVIDED):
+        raise ValueError(f"receive/ answers with other statuses than described: {other}")
     rows = ((_class(status), f"`0x{status:04X}`", _words(status), text) for status, text in _PROVIDED.items())
     return table(("service status", "code", "meaning", "when, and what the node did"), rows)
 
@@ -77,8 +82,10 @@ def _words(status: int | None) -> str:
 
 
 def _handled() -> str:
+    refused = {f"0x{code:04X}" for code in REFUSED_CLASS}
     rows = [
-        (f"`{code}`", words, disposition.value, _ACTIONS[disposition]) for code, words, disposition in handled_codes()
+        (f"`{code}`", words, disposition.value, _REFUSED if code in refused else _ACTIONS[disposition])
+        for code, words, disposition in handled_codes()
     ]
     lost = storage_disposition(None)
     again = (

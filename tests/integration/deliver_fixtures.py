@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBase
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
-from dicomnode.config import Config, Peer
+from dicomnode.config import Config, Destination, Peer
 from dicomnode.jobs import enqueue
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -32,6 +32,19 @@ from dicomnode.store.tables import (
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
+CLASS_OF = {
+    "sc": SC,
+    "mf-sc": "1.2.840.10008.5.1.4.1.1.7.4",
+    "seg": "1.2.840.10008.5.1.4.1.1.66.4",
+    "pm": "1.2.840.10008.5.1.4.1.1.30",
+    "gsps": "1.2.840.10008.5.1.4.1.1.11.1",
+    "ko": "1.2.840.10008.5.1.4.1.1.88.59",
+    "sr": SR,
+    "sr-volume": SR,
+    "pdf": "1.2.840.10008.5.1.4.1.1.104.1",
+    "page": SC,
+}
+"""The SOP Class of every kind of result."""
 VERIFICATION = "1.2.840.10008.1.1"
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
@@ -195,27 +208,37 @@ class Outbox:
             return series.id
 
     def add_result(
-        self, series: int, *destinations: str, kinds: Sequence[str] = ("sc", "sc", "sr"), generation: int = 1
+        self,
+        series: int,
+        *destinations: str,
+        kinds: Sequence[str] = ("sc", "sc", "sr"),
+        standby: Sequence[str] = (),
+        generation: int = 1,
+        pixels: int = 64,
     ) -> int:
-        """Derived Instances of a new Assignment for ``destinations``, each with jobs; returns the Assignment's id."""
+        """Derived Instances of a new Assignment for ``destinations``, each with jobs; returns the Assignment's id.
+
+        ``standby``: kinds that are made too, to stand in for others, and wait for nobody.
+        """
         with self.store.write() as session:
             row = AssignmentRow(series_id=series, generation=generation, route=generate_uid(), send_to=[*destinations])
             row.created_at = self.now
             session.add(row)
             session.flush()
-            for kind in kinds:
-                derived = self._derived(row.id, kind)
+            for kind in (*kinds, *standby):
+                derived = self._derived(row.id, kind, pixels)
                 session.add(derived)
                 session.flush()
-                session.add_all(DeliveryRow(derived_id=derived.id, destination=name) for name in destinations)
+                if kind in kinds:
+                    session.add_all(DeliveryRow(derived_id=derived.id, destination=name) for name in destinations)
             for name in destinations:
                 payload = {"assignment_id": row.id, "destination": name}
                 enqueue(session, "deliver", f"{row.id}:{name}", payload, self.now)
             return row.id
 
-    def _derived(self, assignment: int, kind: str) -> DerivedRow:
+    def _derived(self, assignment: int, kind: str, pixels: int) -> DerivedRow:
         path = self._folder / "made.dcm"
-        dataset = make_file(path, sop_class=SR if kind == "sr" else SC)
+        dataset = make_file(path, sop_class=CLASS_OF[kind], pixels=pixels)
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         return DerivedRow(
@@ -235,6 +258,20 @@ class Outbox:
         query = select(DeliveryRow.state).where(DeliveryRow.destination == destination).order_by(DeliveryRow.id)
         with self.store.read() as session:
             return list(session.scalars(query))
+
+    def states_by_kind(self, destination: str = "pacs") -> dict[str, list[str]]:
+        """The states of the deliveries to ``destination``, by kind of result."""
+        query = select(DerivedRow.kind, DeliveryRow.state).join(DeliveryRow, DeliveryRow.derived_id == DerivedRow.id)
+        found: dict[str, list[str]] = {}
+        with self.store.read() as session:
+            chosen = query.where(DeliveryRow.destination == destination).order_by(DerivedRow.id)
+            for kind, state in session.execute(chosen):
+                found.setdefault(kind, []).append(state)
+        return found
+
+    def kind_of(self, uid: str) -> str:
+        """The kind of the Derived Instance with this SOP Instance UID."""
+        return next(row.kind for row in self.derived() if row.SOPInstanceUID == uid)
 
     def deliveries(self) -> list[DeliveryRow]:
         with self.store.read() as session:
@@ -256,7 +293,7 @@ class Outbox:
             return [json.loads(body) for body in session.scalars(select(AuditRow.body).where(AuditRow.kind == kind))]
 
 
-def config(*peers: Peer) -> Config:
+def config(*peers: Destination) -> Config:
     """A configuration that knows ``peers``."""
     return Config(peer=peers)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from dicomnode.config import parse_config
+from dicomnode.detect.worker import DetectWorker
 from dicomnode.detectors.contract import (
     Acceptance,
     Calibration,
@@ -23,11 +28,14 @@ from dicomnode.detectors.contract import (
 )
 from dicomnode.dicom.uids import derived_uid
 from dicomnode.jobs import enqueue
+from dicomnode.node.flow import FlowWorker
 from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool, digest
-from dicomnode.store.tables import AssignmentRow, InstanceRow, SeriesRow, StudyRow
+from dicomnode.store.tables import AssignmentRow, AuditRow, InstanceRow, SeriesRow, StudyRow
 
 STUDY, SERIES = derived_uid("test study"), derived_uid("test series")
+PEER = '[[peer]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 104\n'
 MODEL = ModelIdentity("scripted-model", "1.0.0", "ab" * 32, "MIT")
 
 
@@ -57,13 +65,19 @@ def ct_slice(number: int) -> Dataset:
     return dataset
 
 
-def complete_series(store: Store, spool: Spool, images: int = 3) -> int:
-    """Store a complete Series with a ``detect`` job for it; returns the Assignment's id."""
+def complete_series(
+    store: Store, spool: Spool, images: int = 3, *, numbers: Sequence[int] = (), send_to: Sequence[str] = ("pacs",)
+) -> int:
+    """Store a complete Series with a ``detect`` job for it; returns the Assignment's id.
+
+    ``numbers``: Instance Numbers of its images, 5 mm apart by number; 1 to ``images`` when not given.
+    """
     with store.write() as session:
         study = StudyRow(StudyInstanceUID=STUDY, PatientID="ID-1", AccessionNumber="A1", created_at=1.0)
         session.add(study)
         session.flush()
         series = SeriesRow(
+            generation=1,
             study_id=study.id,
             SeriesInstanceUID=SERIES,
             Modality="CT",
@@ -74,15 +88,34 @@ def complete_series(store: Store, spool: Spool, images: int = 3) -> int:
         )
         session.add(series)
         session.flush()
-        for number in range(1, images + 1):
+        for number in numbers or range(1, images + 1):
             session.add(_instance(spool, series.id, number))
-        assignment = AssignmentRow(
-            series_id=series.id, generation=1, route="r", detector="scripted", send_to=["pacs"], created_at=3.0
-        )
-        session.add(assignment)
-        session.flush()
-        enqueue(session, "detect", str(assignment.id), {"assignment_id": assignment.id}, 3.0)
-        return assignment.id
+        return assign(session, series, send_to)
+
+
+def late_image(store: Store, spool: Spool, number: int, send_to: Sequence[str] = ("pacs",)) -> int:
+    """A late image opens the next generation of the Series, which is routed again; returns its Assignment's id."""
+    with store.write() as session:
+        series = session.scalars(select(SeriesRow)).one()
+        series.generation += 1
+        session.add(_instance(spool, series.id, number))
+        return assign(session, series, send_to)
+
+
+def assign(session: Session, series: SeriesRow, send_to: Sequence[str] = ("pacs",), route: str = "r") -> int:
+    """What routing the Series leaves: an Assignment and its ``detect`` job; returns the Assignment's id."""
+    assignment = AssignmentRow(
+        series_id=series.id,
+        generation=series.generation,
+        route=route,
+        detector="scripted",
+        send_to=list(send_to),
+        created_at=3.0,
+    )
+    session.add(assignment)
+    session.flush()
+    enqueue(session, "detect", str(assignment.id), {"assignment_id": assignment.id}, 3.0)
+    return assignment.id
 
 
 def _instance(spool: Spool, series_id: int, number: int) -> InstanceRow:
@@ -102,6 +135,33 @@ def _instance(spool: Spool, series_id: int, number: int) -> InstanceRow:
         generation=1,
         received_at=2.0,
     )
+
+
+class Bench:
+    """A worker of each duty around one store and one spool; ``now``: the clock of the detect worker."""
+
+    def __init__(self, folder: Path, config: str = PEER) -> None:
+        self.store = Store(f"sqlite:///{folder}/node.sqlite3")
+        migrate(self.store)
+        self.spool = Spool(folder / "spool")
+        self.now = 100.0
+        self.config, self.source = parse_config(config)
+
+    def worker(self, script: Callable[[Volume], DetectionResult]) -> DetectWorker:
+        detectors, digest = ScriptedDetector(script), self.source.sha256
+        return DetectWorker(self.store, self.spool, self.config, digest, detectors, "worker-1", lambda: self.now)
+
+    def flow(self) -> FlowWorker:
+        detectors = {"scripted": ScriptedDetector(finding_result)}
+        return FlowWorker(self.store, self.spool, self.config, detectors, "flow-1")
+
+    def rows(self, kind: type) -> list:
+        with self.store.read() as session:
+            return list(session.scalars(select(kind)))
+
+    def audited(self, kind: str) -> list[dict]:
+        """Bodies of the audit rows of one kind."""
+        return [json.loads(row.body) for row in self.rows(AuditRow) if row.kind == kind]
 
 
 def finding_result(volume: Volume) -> DetectionResult:

@@ -396,7 +396,7 @@ def test_a_fault_of_our_own_is_recorded_without_its_text_and_tried_again(
     with FakePacs() as pacs:
         worker = deliverer(outbox, pacs.peer())
         with monkeypatch.context() as patch:
-            patch.setattr("dicomnode.deliver.worker.send_files", broken)
+            patch.setattr("dicomnode.deliver.worker.send_to", broken)
             worker.step()
         assert outbox.jobs()[0].error.startswith("internal error: ZeroDivisionError at ")
         outbox.now += LONG_S
@@ -525,3 +525,22 @@ def test_no_record_and_no_log_line_holds_a_patient_name(outbox: Outbox, caplog: 
     records = [str(outbox.audit(kind)) for kind in ("delivered", "delivery failed", "dead letter")]
     records += [job.error for job in outbox.jobs()]
     assert "Sentinel" not in " ".join(records) + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("commit", "status", "asked"), [(True, 0, 1), (False, 0, 0), (True, 0xC000, 0), (True, 0xA700, 0)]
+)
+def test_storage_commitment_is_asked_for_when_all_is_there_and_the_peer_is_to_commit(
+    outbox: Outbox, commit: bool, status: int, asked: int
+) -> None:
+    outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"])
+    with FakePacs(lambda *_: status) as pacs:
+        deliverer(outbox, pacs.peer(commit=commit)).step()
+    assert [job.kind for job in outbox.jobs()].count("commit") == asked
+
+
+def test_storage_commitment_is_asked_for_what_arrived_beside_a_dead_letter_too(outbox: Outbox) -> None:
+    outbox.add_result(outbox.add_study(), "pacs")
+    with FakePacs(lambda number, *_: 0xC000 if number == 1 else 0) as pacs:
+        deliverer(outbox, pacs.peer(commit=True)).step()
+    assert {job.kind: job.state for job in outbox.jobs()} == {"deliver": "dead", "commit": "ready"}

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import SecondaryCaptureImageStorage
 from sqlalchemy import select, update
 
 from dicomnode.audit import verify
-from dicomnode.config import parse_config
-from dicomnode.detect.worker import DetectWorker
-from dicomnode.detectors.contract import DetectionResult, Outcome, Volume
+from dicomnode.detectors.contract import DetectionResult, Volume
 from dicomnode.errors import Permanent
-from dicomnode.store.engine import Store
-from dicomnode.store.schema import migrate
-from dicomnode.store.spool import Spool, digest
+from dicomnode.report.build import BUILDERS
+from dicomnode.store.spool import digest
 from dicomnode.store.tables import AssignmentRow, AuditRow, DeliveryRow, DerivedRow, InstanceRow, JobRow, SeriesRow
-from tests.integration.detect_fixtures import MODEL, ScriptedDetector, complete_series, finding_result
-
-CONFIG = """
-[[peer]]
-name = "pacs"
-ae_title = "PACS"
-host = "127.0.0.1"
-port = 104
-"""
-
-
-class Bench:
-    """A worker with its own store, spool and clock."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(f"sqlite:///{folder}/node.sqlite3")
-        migrate(self.store)
-        self.spool = Spool(folder / "spool")
-        self.now = 100.0
-
-    def worker(self, script: Callable[[Volume], DetectionResult]) -> DetectWorker:
-        config, source = parse_config(CONFIG)
-        return DetectWorker(
-            self.store, self.spool, config, source.sha256, ScriptedDetector(script), "worker-1", lambda: self.now
-        )
-
-    def rows(self, kind: type) -> list:
-        with self.store.read() as session:
-            return list(session.scalars(select(kind)))
+from tests.integration.detect_fixtures import MODEL, Bench, complete_series, finding_result
 
 
 @pytest.fixture
@@ -63,11 +34,12 @@ def test_a_finding_becomes_objects_deliveries_and_provenance_in_one_step(bench: 
     assignment = bench.rows(AssignmentRow)[0]
     assert (assignment.outcome, assignment.score, assignment.weights_sha256) == ("findings", 0.97, MODEL.sha256)
     derived = bench.rows(DerivedRow)
-    assert sorted(row.kind for row in derived) == ["sc", "sc", "sc", "sr", "sr"]
+    assert [row.kind for row in derived] == ["sc", "sc", "sc", "sr", "sr", "pdf", "page"]
     for row in derived:
         assert digest(bench.spool.absolute(row.path).read_bytes()) == row.sha256
     assert {row.state for row in bench.rows(DeliveryRow)} == {"waiting"}
-    assert len(bench.rows(DeliveryRow)) == len(derived)
+    sent = {row.derived_id for row in bench.rows(DeliveryRow)}
+    assert [row.kind for row in derived if row.id in sent] == ["sc", "sc", "sc", "sr", "sr"]
     assert sorted((job.kind, job.state) for job in bench.rows(JobRow)) == [("deliver", "ready"), ("detect", "done")]
     body = json.loads(next(row.body for row in bench.rows(AuditRow) if row.kind == "inference"))
     assert body["weights_sha256"] == MODEL.sha256
@@ -86,13 +58,27 @@ def test_objects_and_provenance_name_the_version_of_the_detector_beside_that_of_
     assert " 3.1.4 " in dcmread(bench.spool.absolute(path)).DerivationDescription
 
 
-def test_a_gate_that_refuses_ends_as_not_analysed_with_its_reason(bench: Bench) -> None:
+def test_an_object_that_fails_the_self_check_is_never_sent_and_named_to_operators(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copied source with another SOP Class: refused at once, no retry, no delivery of the rest of the set."""
+
+    def naive(volume: Volume, headers: Sequence[Dataset], *_: object) -> Iterator[Dataset]:
+        dataset = deepcopy(headers[0])
+        dataset.SOPClassUID = SecondaryCaptureImageStorage
+        yield dataset
+
+    monkeypatch.setitem(BUILDERS, "page", naive)
     complete_series(bench.store, bench.spool)
-    refused = DetectionResult(Outcome.NOT_ANALYSED, reason="no brain in the images")
-    bench.worker(lambda _: refused).step()
-    assignment = bench.rows(AssignmentRow)[0]
-    assert (assignment.outcome, assignment.reason) == ("not analysed", "no brain in the images")
+    assert bench.worker(finding_result).step()
+    job, assignment = bench.rows(JobRow)[0], bench.rows(AssignmentRow)[0]
+    assert (job.state, job.attempt, assignment.outcome) == ("dead", 1, "failed")
     assert bench.rows(DerivedRow) == bench.rows(DeliveryRow) == []
+    said = bench.audited("dead letter")[0]["reason"]
+    assert said == job.error == assignment.reason
+    assert "(page) is not sent" in said
+    assert "TEST^CASE" not in said + caplog.text
+    assert "ID-1" not in said + caplog.text
 
 
 def test_an_unreadable_series_is_not_analysed_and_says_why(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from dicomnode.config import Config, parse_config
 from dicomnode.errors import ConfigError, Permanent
 from dicomnode.jobs import bury, claim, enqueue
 from dicomnode.jobs.leases import MAX_CRASHES, MAX_INTERRUPTIONS
@@ -19,7 +20,9 @@ from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow, AuditRow, JobRow, ProcessRow, SeriesRow
-from tests.integration.detect_fixtures import complete_series
+from tests.integration.detect_fixtures import PEER, STUDY, complete_series
+
+CONFIG = Config()
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def job_of(store: Store) -> JobRow:
 def test_a_killed_node_frees_its_leases_and_counts_no_attempt(parts) -> None:
     store, spool = parts
     take(store, "detect-1")
-    assert recover(store, spool, ("work",), 20.0) == 1
+    assert recover(store, spool, CONFIG, ("work",), 20.0) == 1
     job = job_of(store)
     assert (job.state, job.attempt, job.crashes, job.interruptions) == ("ready", 0, 0, 1)
     with store.read() as session:
@@ -57,7 +60,7 @@ def test_a_killed_node_frees_its_leases_and_counts_no_attempt(parts) -> None:
 def test_another_role_is_left_alone(parts) -> None:
     store, spool = parts
     take(store, "detect-1")
-    assert recover(store, spool, ("receive",), 20.0) == 0
+    assert recover(store, spool, CONFIG, ("receive",), 20.0) == 0
     assert job_of(store).state == "leased"
 
 
@@ -65,7 +68,7 @@ def test_a_worker_that_dies_again_and_again_ends_in_a_visible_failure(parts) -> 
     store, spool = parts
     for number in range(MAX_CRASHES):
         take(store, f"detect-{number}")
-        child_stopped(store, spool, f"detect-{number}", 20.0, crashed=True)
+        child_stopped(store, spool, CONFIG, f"detect-{number}", 20.0, crashed=True)
     job = job_of(store)
     assert (job.state, job.crashes) == ("dead", MAX_CRASHES)
     with store.read() as session:
@@ -75,11 +78,37 @@ def test_a_worker_that_dies_again_and_again_ends_in_a_visible_failure(parts) -> 
     assert body["StudyInstanceUID"]
 
 
+def test_a_worker_that_died_too_often_sends_a_status_page_where_the_site_asks_for_it(parts) -> None:
+    """The process that notices is not the worker; a failure is announced in the transaction that records it."""
+    store, spool = parts
+    asking, _ = parse_config(f'{PEER}[results]\nstatus = ["failed"]\n')
+    for number in range(MAX_CRASHES):
+        take(store, f"detect-{number}")
+        child_stopped(store, spool, asking, f"detect-{number}", 20.0, crashed=True)
+    with store.read() as session:
+        jobs = {job.kind: job.payload for job in session.scalars(select(JobRow))}
+        assignment = session.scalars(select(AssignmentRow)).one()
+    assert jobs["status"] == {"assignment_id": assignment.id, "outcome": "failed"}
+
+
+def test_a_dead_status_page_tells_whom_it_was_about(parts) -> None:
+    store, spool = parts
+    with store.write() as session:
+        assignment = session.scalars(select(AssignmentRow)).one()
+        enqueue(session, "status", "1:failed", {"assignment_id": assignment.id, "outcome": "failed"}, 1.0)
+        job = claim(session, ("status",), "flow-1", 25.0, 60.0)
+        assert job is not None
+        bury(session, job, "no file is readable", 25.0)
+        record_dead(session, spool, CONFIG, [job], 25.0)
+        body = json.loads(session.scalars(select(AuditRow.body).where(AuditRow.kind == "dead letter")).one())
+    assert (body["kind"], body["StudyInstanceUID"]) == ("status", STUDY)
+
+
 def test_a_series_that_takes_the_whole_node_down_ends_too(parts) -> None:
     store, spool = parts
     for number in range(MAX_INTERRUPTIONS):
         take(store, f"detect-{number}")
-        recover(store, spool, ("work",), 20.0)
+        recover(store, spool, CONFIG, ("work",), 20.0)
     assert job_of(store).state == "dead"
 
 
@@ -87,7 +116,7 @@ def test_an_operator_gives_a_dead_job_a_new_life(parts) -> None:
     store, spool = parts
     for number in range(MAX_CRASHES):
         take(store, f"detect-{number}")
-        child_stopped(store, spool, f"detect-{number}", 20.0, crashed=True)
+        child_stopped(store, spool, CONFIG, f"detect-{number}", 20.0, crashed=True)
     requeue_dead_job(store, job_of(store).id, 30.0)
     job = job_of(store)
     assert (job.state, job.crashes, job.attempt) == ("ready", 0, 0)
@@ -111,7 +140,7 @@ def test_a_role_runs_once_per_data_folder(tmp_path: Path) -> None:
 def test_a_crashed_process_is_silent_until_its_replacement_started(parts) -> None:
     store, spool = parts
     child_started(store, "flow-1", "work", os.getpid(), 10.0)
-    child_stopped(store, spool, "flow-1", 20.0, crashed=True)
+    child_stopped(store, spool, CONFIG, "flow-1", 20.0, crashed=True)
     beat(store, 21.0)
     with store.read() as session:
         row = session.get_one(ProcessRow, "flow-1")
@@ -131,7 +160,7 @@ def test_a_series_whose_routing_is_given_up_has_failed_until_it_is_requeued(part
         job = claim(session, ("route",), "flow-1", 25.0, 60.0)
         assert job is not None
         bury(session, job, "ValueError", 25.0)
-        record_dead(session, spool, [job], 25.0)
+        record_dead(session, spool, CONFIG, [job], 25.0)
     query = select(AssignmentRow.outcome, AssignmentRow.reason).where(AssignmentRow.generation == 7)
     with store.read() as session:
         assert tuple(session.execute(query).one()) == ("failed", "routing failed: ValueError")

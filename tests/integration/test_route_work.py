@@ -107,6 +107,15 @@ def test_two_routes_to_one_detector_share_one_analysis(store: Store) -> None:
     assert [(row.route, row.send_to, row.priority) for row in assignment] == [("a", ["pacs", "ct"], 5)]
 
 
+def test_a_route_that_names_the_detectors_own_model_shares_the_analysis_too(store: Store) -> None:
+    """Two analyses with the same weights would give two result sets with the same UIDs."""
+    first = ROUTE.format(name="a", modality="CT", to='["pacs"]', priority=1)
+    second = ROUTE.format(name="b", modality="CT", to='["ct"]', priority=1) + 'model = "m"\n'
+    other = ROUTE.format(name="c", modality="CT", to='["ct"]', priority=1) + 'model = "m2"\n'
+    route(store, first, second, other)
+    assert [(row.route, row.send_to) for row in rows(store, AssignmentRow)] == [("a", ["pacs", "ct"]), ("c", ["ct"])]
+
+
 def test_a_newer_generation_ends_the_older_job_without_a_result(store: Store) -> None:
     with store.write() as session:
         session.execute(update(SeriesRow).values(generation=2))

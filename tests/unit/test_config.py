@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from dicomnode.config import Condition, Config, load_config, parse_config
+from dicomnode.config import Condition, Config, FolderPeer, Peer, StowPeer, load_config, parse_config
+from dicomnode.config.results import NEEDS, PROFILES, SEND_ORDER, fallback, stand_ins
 from dicomnode.errors import ConfigError
 from dicomnode.store.engine import Store
-from tests.unit.config_keys import config_keys
+from tests.unit.config_keys import Key, config_keys
 
 PEER = '[[peer]]\nname = "pacs"\nae_title = "PACS"\nhost = "h"\nport = 104\n'
 ROUTE = '[[route]]\nname = "r"\ndetector = "cxr"\nsend_to = ["pacs"]\n'
+STOW = '[[peer]]\nname = "web"\nstow = "https://pacs.example.org/dicom-web"\n'
+FOLDER = '[[peer]]\nname = "share"\nfolder = "/srv/results"\n'
 GOOD = f'{PEER}{ROUTE}when = {{ Modality = "CT" }}\n'
 
 FAULTS = {
@@ -38,7 +42,19 @@ FAULTS = {
     "accelerator": ('[node]\naccelerator = "gpu"\n', 2, "node.accelerator"),
     "missing key": ('\n[[peer]]\nname = "a"\nae_title = "A"\nhost = "h"\n', 2, "peer[1].port: Field required"),
     "TLS without authority": (PEER + 'tls = { cert = "c.pem" }\n', 6, "peer[1].tls.ca: Field required"),
-    "commitment": (PEER + "commit = true\n", 6, "peer[1].commit"),
+    "commitment that is a text": (PEER + 'commit = "yes"\n', 6, "peer[1].commit"),
+    "peer without a way to it": ('[[peer]]\nname = "a"\n', 1, "peer[1].ae_title: Field required"),
+    "STOW-RS with a DICOM port": (STOW + "port = 104\n", 4, "peer[1].port: unknown key"),
+    "STOW-RS that may send": (STOW + "may_send = true\n", 4, "peer[1].may_send: unknown key"),
+    "commitment from STOW-RS": (STOW + "commit = true\n", 4, "peer[1].commit: unknown key"),
+    "folder with a DICOM port": (FOLDER + "port = 104\n", 4, "peer[1].port: unknown key"),
+    "token for DICOM": (PEER + 'token_env = "TOKEN"\n', 6, "peer[1].token_env: unknown key"),
+    "token in the file": (STOW + 'token = "abc"\n', 4, "peer[1].token: unknown key"),
+    "token without TLS": (STOW.replace("https", "http") + 'token_env = "TOKEN"\n', 1, "must not travel without TLS"),
+    "token from two places": (STOW + 'token_env = "T"\ntoken_file = "t"\n', 1, "token_file or token_env, not both"),
+    "variable that is none": (STOW + 'token_env = "my token"\n', 4, "peer[1].token_env"),
+    "address that is no URL": (STOW.replace("https://", ""), 3, "peer[1].stow"),
+    "password in the URL": (STOW.replace("pacs.", "node:secret@pacs."), 3, "peer[1].stow"),
     "peer twice": (PEER + PEER, 7, "used twice"),
     "reserved peer name": (PEER.replace("pacs", "sender"), 2, "reserved"),
     "route twice": (GOOD + ROUTE + 'when = { Modality = "MR" }\n', 12, "used twice"),
@@ -50,7 +66,14 @@ FAULTS = {
     ),
     "no destination": (GOOD.replace('["pacs"]', "[]"), 9, "route[1].send_to"),
     "override for nobody": ('\n[results.peer."a.b"]\nobjects = ["sc"]\n', 2, "there is no peer named 'a.b'"),
-    "unknown object": ('[results]\nobjects = ["sc", "seg"]\n', 2, "results.objects[2]"),
+    "unknown object": ('[results]\nobjects = ["sc", "video"]\n', 2, "results.objects[2]"),
+    "object that comes by itself": ('[results]\nobjects = ["sr-volume"]\n', 2, "results.objects[1]"),
+    "no object": ("[results]\nobjects = []\n", 2, "results.objects"),
+    "unknown profile": ('[results]\nprofile = "everything"\n', 2, "results.profile"),
+    "profile and objects": ('[results]\nprofile = "sc-sr"\nobjects = ["sc"]\n', 1, "profile or objects, not both"),
+    "status of a result": ('[results]\nstatus = ["findings"]\n', 2, "results.status[1]"),
+    "override that says nothing": (PEER + "[results.peer.pacs]\n", 6, "give profile, objects or status"),
+    "override of the banner": (PEER + '[results.peer.pacs]\nbanner = "RESEARCH"\n', 7, "banner: unknown key"),
     "banner without its word": ('[results]\nbanner = "for everybody"\n', 2, "RESEARCH"),
     "retention below six months": ("[audit]\nretention_days = 182\n", 2, "audit.retention_days"),
     "waits in the wrong order": ("\n[assemble]\nmax_wait_s = 10.0\n", 2, "max_wait_s is shorter"),
@@ -125,11 +148,31 @@ def test_the_configuration_is_frozen() -> None:
         config.route[0].detector = "other"
 
 
+PLACES = ("_file", "_env")
+"""How a setting ends that names the place of a secret, a file or an environment variable."""
+
+
+def secrets(keys: Iterable[Key]) -> list[Key]:
+    suspicious = re.compile(r"secret|password|passwd|token|credential|api_?key", re.IGNORECASE)
+    return [key for key in keys if suspicious.search(".".join(key)) and not key[-1].endswith(PLACES)]
+
+
 def test_no_setting_is_a_secret() -> None:
     """Passwords come from the environment or a file, never from here; ``key`` is the path of one."""
-    suspicious = re.compile(r"secret|password|passwd|token|credential|api_?key", re.IGNORECASE)
     assert len(config_keys()) > 40
-    assert not [key for key in config_keys() if suspicious.search(".".join(key))]
+    assert secrets(config_keys()) == []
+    assert secrets([("peer", "token"), ("peer", "token_file"), ("node", "api_key")]) == [
+        ("peer", "token"),
+        ("node", "api_key"),
+    ]
+
+
+def test_a_token_is_never_repeated_in_a_fault() -> None:
+    """Somebody who writes the token where its place belongs does not find it in the log."""
+    said = fault_of(STOW + 'token_env = "eyJhbGciOi.very-secret"\n')
+    assert "token_env" in said
+    assert "very-secret" not in said
+    assert "hunter2" not in fault_of(STOW.replace("pacs.", "node:hunter2@pacs."))
 
 
 def test_a_password_in_a_database_url_is_refused_without_repeating_it() -> None:
@@ -158,6 +201,53 @@ def test_a_peer_may_override_which_objects_it_gets() -> None:
     config, _ = parse_config(PEER + '[results.peer.pacs]\nobjects = ["sr"]\n')
     assert config.results.objects_for("pacs") == ("sr",)
     assert config.results.objects_for("another") == ("sc", "sr")
+    assert config.results.status_for("pacs") == ("not analysed",)
+
+
+def test_a_peer_may_override_its_profile_or_its_status_pages_alone() -> None:
+    text = '[results]\nobjects = ["sr", "seg"]\nstatus = ["not analysed", "failed"]\n' + PEER + STOW
+    text += '[results.peer.pacs]\nprofile = "sc-only"\n[results.peer.web]\nstatus = []\n'
+    results = parse_config(text)[0].results
+    assert (results.objects_for("pacs"), results.status_for("pacs")) == (("sc",), ("not analysed", "failed"))
+    assert (results.objects_for("web"), results.status_for("web")) == (("seg", "sr", "sr-volume"), ())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_sent_in_an_order_in_which_every_reference_resolves(profile: str) -> None:
+    """What is referred to goes first, and a kind that needs others is never chosen without them."""
+    config, _ = parse_config(f'[results]\nprofile = "{profile}"\n')
+    kinds = config.results.objects_for("anybody")
+    assert set(PROFILES[profile]) <= set(kinds)
+    assert list(kinds) == sorted(kinds, key=SEND_ORDER.index)
+    for kind in kinds:
+        assert set(NEEDS.get(kind, ())) <= set(kinds[: kinds.index(kind)])
+
+
+@pytest.mark.parametrize("kind", SEND_ORDER)
+def test_a_refused_object_is_stood_in_for_until_nothing_is_left(kind: str) -> None:
+    """However many kinds a peer refuses, a result that can still be told is told; no two kinds go in circles."""
+    refused = [kind]
+    while (other := fallback(kind, refused)) is not None:
+        assert other in stand_ins(kind)
+        refused.append(other)
+    assert set(refused) == {kind, *stand_ins(kind)}
+    assert {"pdf", "page"} <= set(refused)
+
+
+def test_what_may_have_to_stand_in_is_built_with_what_is_sent() -> None:
+    config, _ = parse_config(PEER + STOW + '[results.peer.web]\nprofile = "ihe-air"\n')
+    assert config.results.built_for(["pacs"]) == {"sc", "sr", "pdf", "page"}
+    assert {"sc", "pdf", "page", "seg", "pm", "ko", "sr", "sr-volume"} == config.results.built_for(["pacs", "web"])
+
+
+def test_a_peer_is_reached_by_dicom_by_stow_or_as_a_folder() -> None:
+    config, _ = parse_config(PEER + STOW + 'token_file = "/run/secrets/pacs"\n' + FOLDER)
+    by_dicom, by_stow, folder = config.peer
+    assert isinstance(by_dicom, Peer)
+    assert isinstance(by_stow, StowPeer)
+    assert isinstance(folder, FolderPeer)
+    assert config.entities == (by_dicom,)
+    assert (by_stow.token_file, folder.folder) == (Path("/run/secrets/pacs"), Path("/srv/results"))
 
 
 def test_peers_are_found_by_name_and_by_ae_title() -> None:
@@ -169,7 +259,7 @@ def test_peers_are_found_by_name_and_by_ae_title() -> None:
 
 def test_tls_to_a_peer_is_its_files() -> None:
     config, _ = parse_config(PEER + 'tls = { ca = "ca.pem", cert = "c.pem", key = "k.pem" }\n')
-    tls = config.peer[0].tls
+    tls = config.entities[0].tls
     assert tls
     assert (tls.ca, tls.cert, tls.key) == (Path("ca.pem"), Path("c.pem"), Path("k.pem"))
 

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dicomnode.config.results import PROFILES, SEND_ORDER
+from dicomnode.dicom.commitment import EventStatus, FailureReason
 from dicomnode.dicom.sop_classes import STORAGE_SOP_CLASSES
 from dicomnode.dicom.status import Status, storage_disposition
 from dicomnode.dicom.transfer_syntaxes import ALL_TRANSFER_SYNTAXES
+from dicomnode.report.envelope import SERIES_NUMBERS
 from tests.docs_conformance.__main__ import main
 from tests.docs_conformance.document import DOCUMENT, current, sections
 from tests.docs_conformance.markdown import fill, table
 from tests.docs_conformance.objects import _attributes
+from tests.docs_conformance.samples import samples
 from tests.docs_conformance.statuses import handled_codes, statuses_named_in
 
 
@@ -47,6 +51,25 @@ def test_every_sop_class_and_transfer_syntax_is_listed() -> None:
     made = sections()
     assert all(f"`{uid}`" in made["storage-scp-sop-classes"] for uid in STORAGE_SOP_CLASSES)
     assert all(f"`{uid}`" in made["storage-scp-transfer-syntaxes"] for uid in ALL_TRANSFER_SYNTAXES)
+
+
+def test_every_kind_of_result_is_described() -> None:
+    """Its SOP Class is proposed, its Series Number, its profile and its stand-in are listed."""
+    made = sections()
+    for document, number in SERIES_NUMBERS.items():
+        assert f"| {number} |" in made["series-numbers"], document
+    for kind in SEND_ORDER:
+        assert f"| {kind} |" in made["result-stand-ins"]
+        assert any(
+            one.kind == kind and f"`{one.dataset.SOPClassUID}`" in made["storage-scu-contexts"] for one in samples()
+        )
+    assert all(f"`{name}`" in made["result-profiles"] for name in PROFILES)
+
+
+def test_every_answer_to_a_commitment_report_is_described() -> None:
+    made = sections()
+    assert all(f"`0x{status:04X}`" in made["commitment-event-status"] for status in EventStatus)
+    assert all(f"0x{reason:04X}" in made["commitment-failure-reasons"] for reason in FailureReason)
 
 
 def test_every_status_code_is_covered_once() -> None:

@@ -114,7 +114,7 @@ def test_the_example_file_has_the_tables_of_the_contract_in_order() -> None:
 
 def test_the_example_runs_beside_an_orthanc_with_stock_settings() -> None:
     config, _ = load_config(EXAMPLE)
-    assert [(peer.ae_title, peer.host, peer.port, peer.may_send) for peer in config.peer] == [
+    assert [(peer.ae_title, peer.host, peer.port, peer.may_send) for peer in config.entities] == [
         ("ORTHANC", "127.0.0.1", 4242, True)
     ]
     assert all(route.send_to == ("pacs",) for route in config.route)
@@ -124,8 +124,10 @@ def test_what_the_example_has_in_comments_is_right_too() -> None:
     """Every commented setting, uncommented, is accepted."""
     text = re.sub(r"^# (?=(\[+[\w.]+\]+|[a-z_]+ = .*)$)", "", EXAMPLE_TEXT, flags=re.MULTILINE)
     config, _ = parse_config(text)
-    assert len(config.peer) == 2
+    assert [type(peer).__name__ for peer in config.peer] == ["Peer", "Peer", "StowPeer", "FolderPeer"]
     assert config.results.objects_for("pacs") == ("sr",)
+    assert (config.results.profile, config.results.status) == ("sc-sr", ("not analysed",))
+    assert config.results.status_for("pacs") == ()
     assert config.node.model_dir
     assert config.audit.checkpoint_path
     assert config.route[0].model == discover().detectors["ct-head"].default_model

@@ -11,7 +11,21 @@ import pytest
 from sqlalchemy import select
 
 from dicomnode.errors import LeaseLost, Permanent
-from dicomnode.jobs import Job, bury, claim, enqueue, expire, extend, finish, release_owner, requeue, retry, waiting
+from dicomnode.jobs import (
+    Job,
+    bury,
+    claim,
+    enqueue,
+    expire,
+    extend,
+    finish,
+    release_owner,
+    renew,
+    requeue,
+    retry,
+    waiting,
+    wake,
+)
 from dicomnode.jobs.leases import MAX_CRASHES, MAX_INTERRUPTIONS
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -297,3 +311,33 @@ def test_processes_that_claim_at_once_do_every_job_exactly_once(store: Store) ->
         process.join(60)
     assert sorted(worked, key=int) == keys
     assert store.scalar(select(JobRow.id).where((JobRow.state != "done") | (JobRow.attempt != 1))) is None
+
+
+def test_a_waiting_job_is_woken_a_leased_one_is_left_alone_and_an_ended_one_is_not_alive(store: Store) -> None:
+    with store.write() as session:
+        enqueue(session, "commit", "a", {}, 0.0, not_before=900.0)
+        assert wake(session, "commit", "a", 50.0)
+        assert claim(session, ["commit"], "w", 49.0, 60.0) is None
+        assert wake(session, "commit", "a", 70.0)
+        job = claim(session, ["commit"], "w", 50.0, 60.0)
+        assert job is not None, "waking never puts a job off"
+        assert wake(session, "commit", "a", 51.0)
+        assert session.get_one(JobRow, job.id).lease_token == job.token
+        finish(session, job, 60.0)
+        assert not wake(session, "commit", "a", 61.0)
+        assert not wake(session, "commit", "b", 61.0)
+
+
+def test_an_ended_job_gets_a_new_life_and_a_living_one_does_not(store: Store) -> None:
+    with store.write() as session:
+        enqueue(session, "commit", "a", {"n": 1}, 0.0)
+        assert not renew(session, "commit", "a", {"n": 2}, 1.0)
+        job = claim(session, ["commit"], "w", 1.0, 60.0)
+        assert job is not None
+        bury(session, job, "no", 2.0)
+        assert renew(session, "commit", "a", {"n": 3}, 3.0)
+        again = claim(session, ["commit"], "w", 3.0, 60.0)
+        assert again is not None
+        assert (again.id, again.payload, again.attempt) == (job.id, {"n": 3}, 1)
+        assert session.get_one(JobRow, job.id).error == ""
+        assert not renew(session, "commit", "b", {}, 3.0)

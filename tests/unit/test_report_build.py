@@ -9,21 +9,30 @@ from io import BytesIO
 import pytest
 from pydicom import dcmread
 
+from dicomnode.config.results import RESULT_KINDS, SEND_ORDER
 from dicomnode.detectors.contract import DetectionResult, ModelIdentity, Outcome
 from dicomnode.report import ResultUIDs, build_results, device_uid, iter_results, to_bytes
+from dicomnode.report.build import BUILDERS
+from dicomnode.report.envelope import SERIES_NUMBERS
 from tests.report_fixtures import SERIES, context, findings, multiframe, no_findings, source
 
 
-def test_report_findings_give_one_picture_per_plane_and_two_documents():
+def test_report_findings_give_every_kind_in_the_order_of_sending():
     volume, headers = source(n=3)
     kinds = [one.kind for one in build_results(volume, headers, findings(volume), context())]
-    assert kinds == ["sc", "sc", "sc", "sr", "sr"]
+    assert kinds == ["sc", "sc", "sc", "mf-sc", "seg", "pm", "gsps", "ko", "sr", "sr", "sr-volume", "pdf", "page"]
 
 
-def test_report_no_findings_gives_pictures_and_only_the_root_document():
+def test_report_no_findings_gives_pictures_a_map_the_root_document_and_the_page():
+    """What marks a finding (segments, outlines, key objects, regions) must not exist without one."""
     volume, headers = source(n=2)
     kinds = [one.kind for one in build_results(volume, headers, no_findings(volume), context())]
-    assert kinds == ["sc", "sc", "sr"]
+    assert kinds == ["sc", "sc", "mf-sc", "pm", "sr", "pdf", "page"]
+
+
+def test_report_makes_every_kind_that_a_site_may_ask_for():
+    assert tuple(BUILDERS) == SEND_ORDER
+    assert set(RESULT_KINDS) < set(BUILDERS)
 
 
 def test_report_builds_only_the_kinds_asked_for():
@@ -94,8 +103,8 @@ def test_report_files_are_readable_part_10_with_a_zero_preamble():
 def test_report_objects_never_share_an_instance_uid_and_each_document_has_its_own_series():
     volume, headers = source(n=3)
     references = [one.reference for one in build_results(volume, headers, findings(volume), context())]
-    assert len({reference.SOPInstanceUID for reference in references}) == 5
-    assert len({reference.SeriesInstanceUID for reference in references}) == 3
+    assert len({reference.SOPInstanceUID for reference in references}) == len(references) == 13
+    assert len({reference.SeriesInstanceUID for reference in references}) == len(SERIES_NUMBERS)
     assert {reference.StudyInstanceUID for reference in references} == {SERIES.StudyInstanceUID}
     assert SERIES.SeriesInstanceUID not in {reference.SeriesInstanceUID for reference in references}
 

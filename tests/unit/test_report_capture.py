@@ -135,3 +135,12 @@ def test_report_pixel_data_is_the_drawn_picture():
     inside = image[200, 200]
     assert inside.max() - inside.min() > 20
     assert (np.ptp(image[:100, :100], axis=2) == 0).all()
+
+
+@pytest.mark.parametrize("thickness", [None, ""])
+def test_report_capture_with_geometry_has_an_empty_slice_thickness_where_the_source_has_none(thickness):
+    """Slice Thickness is Type 2 beside Image Position (PS3.3 C.7.6.2)."""
+    volume, headers = source("CT", 1, (512, 512), SliceThickness=thickness)
+    (one,) = build_results(volume, headers, no_findings(volume), context(), frozenset({"sc"}))
+    assert "ImagePositionPatient" in one.dataset
+    assert one.dataset.SliceThickness is None

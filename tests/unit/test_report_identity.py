@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.report import build_results, to_bytes
+from dicomnode.report.build import BUILDERS
 from tests.report_fixtures import context, findings, header, no_findings, source
 
 
@@ -25,10 +26,23 @@ def stored(dataset: Dataset) -> Dataset:
 
 
 def results_of(**changes: object) -> list[Dataset]:
+    """One object of every kind, in the order of sending; of "sr" the root and the regions."""
     volume, _ = source("CT", 1)
     headers = [stored(header("CT", 0, **changes))]
     built = build_results(volume, headers, findings(volume, ((0,),)), context())
     return [dcmread(BytesIO(to_bytes(one.dataset))) for one in built]
+
+
+def content_time(one: Dataset) -> tuple[str, str]:
+    """Content Date and Time; a presentation state has none and says when it was created."""
+    event = "PresentationCreation" if one.Modality == "PR" else "Content"
+    return one[f"{event}Date"].value, one[f"{event}Time"].value
+
+
+def test_report_identity_is_checked_on_every_kind():
+    classes = [str(one.SOPClassUID) for one in results_of()]
+    assert len(classes) == len(BUILDERS) + 1
+    assert len(set(classes)) == 8  # single- and multi-frame SC, SEG, PM, GSPS, KO, SR, PDF
 
 
 COPIED = [
@@ -40,7 +54,7 @@ COPIED = [
 @pytest.mark.parametrize("keyword", " ".join(COPIED).split())
 def test_report_copies_identity_to_every_object(keyword):
     expected = header("CT")[keyword].value
-    assert [one[keyword].value for one in results_of()] == [expected] * 3
+    assert [one[keyword].value for one in results_of()] == [expected] * (len(BUILDERS) + 1)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +81,8 @@ def test_report_rewrites_text_of_any_character_set_as_unicode(charset, name, des
         assert one.SpecificCharacterSet == "ISO_IR 192"
         assert str(one.PatientName) == name
         assert one.StudyDescription == description
-    assert built[0].RequestAttributesSequence[0].RequestedProcedureDescription == description
-    assert built[1].ReferencedRequestSequence[0].RequestedProcedureDescription == description
+    requested = [one.get("RequestAttributesSequence") or one.get("ReferencedRequestSequence") for one in built]
+    assert [items[0].RequestedProcedureDescription for items in requested if items] == [description] * len(built)
 
 
 def test_report_fills_absent_type_2_attributes_with_nothing():
@@ -105,9 +119,9 @@ def test_report_copies_issuers_and_qualifiers():
 def test_report_drops_an_empty_referenced_study_sequence_from_request_items():
     request = Dataset()
     request.RequestedProcedureID, request.ScheduledProcedureStepID, request.ReferencedStudySequence = "RP", "SPS", []
-    assert (
-        "ReferencedStudySequence" not in results_of(RequestAttributesSequence=[request])[0].RequestAttributesSequence[0]
-    )
+    for one in results_of(RequestAttributesSequence=[request]):
+        for item in one.get("RequestAttributesSequence", []):
+            assert "ReferencedStudySequence" not in item
 
 
 def test_report_takes_private_and_technical_attributes_of_the_source_nowhere():
@@ -121,12 +135,13 @@ def test_report_takes_private_and_technical_attributes_of_the_source_nowhere():
 def test_report_states_its_times_in_the_time_zone_of_the_source():
     for one in results_of(TimezoneOffsetFromUTC="-0730"):
         assert one.TimezoneOffsetFromUTC == "-0730"
-        assert (one.ContentDate, one.ContentTime) == ("20261120", "230001.000250")
+        assert content_time(one) == ("20261120", "230001.000250")
 
 
 def test_report_stamps_only_the_time_of_the_analysis():
     for one in results_of():
-        for name in ("InstanceCreation", "Series", "Content"):
+        assert content_time(one) == ("20261121", "063001.000250")
+        for name in ("InstanceCreation", "Series"):
             assert (one[f"{name}Date"].value, one[f"{name}Time"].value) == ("20261121", "063001.000250")
 
 
@@ -137,11 +152,16 @@ def test_report_says_research_within_64_characters_of_series_description():
 
 
 def test_report_series_numbers_are_fixed_and_step_aside():
-    assert [one.SeriesNumber for one in results_of()] == [9001, 9002, 9003]
-    assert [one.SeriesNumber for one in results_of(SeriesNumber=9002)] == [9001, 9102, 9003]
+    assert sorted(one.SeriesNumber for one in results_of()) == list(range(9001, 9012))
+    assert sorted(one.SeriesNumber for one in results_of(SeriesNumber=9002)) == list(range(9101, 9112))
     volume, headers = source("CT", 1)
-    taken = context(taken_series_numbers=frozenset({9001, 9101}))
+    taken = context(taken_series_numbers=frozenset({9001, 9103}))
     assert build_results(volume, headers, no_findings(volume), taken)[0].dataset.SeriesNumber == 9201
+
+
+def test_report_every_series_holds_one_kind_of_object():
+    built = results_of()
+    assert len({one.SeriesInstanceUID for one in built}) == len({one.SOPInstanceUID for one in built}) == len(built)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +175,10 @@ def test_report_series_numbers_are_fixed_and_step_aside():
     ],
 )
 def test_report_laterality_follows_the_body_part_and_never_enters_a_document(changes, expected):
-    picture, *documents = results_of(**changes)
-    assert picture.get("Laterality") == expected
-    assert all("Laterality" not in one for one in documents)
+    built = results_of(**changes)
+    captures = [one for one in built if one.Modality == "OT" and "PixelData" in one]
+    assert [one.get("Laterality") for one in captures] == [expected] * 3
+    assert all("Laterality" not in one for one in built if one.Modality in {"SR", "KO", "DOC"})
 
 
 def test_report_contributing_equipment_names_the_algorithm_and_its_device():

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from dicomnode.detectors.contract import DetectionResult, Volume
+from dicomnode.detectors.contract import DetectionResult, PlaneResult, Volume
+from dicomnode.detectors.regions import RegionRule, link_findings, plane_regions
 from dicomnode.report import build_results
-from dicomnode.report.colours import heat_colours
+from dicomnode.report.colours import CONTOUR, CONTOUR_EDGE, blended, heat_colours
 from dicomnode.report.legend import legend_for, position_text
 from dicomnode.report.overlay import Picture, draw, enlargement
-from dicomnode.report.panel import drawable, layout
+from dicomnode.report.panel import drawable, layout, scale_bar
 from dicomnode.report.scores import score_texts
 from dicomnode.report.window import Window, grey, windows
 from tests.report_fixtures import context, findings, header, no_findings, plane_of, source
@@ -239,3 +241,104 @@ def test_report_picture_shows_the_validation_figure_and_the_warning_of_the_detec
     legend = legend_for(0, volume, headers[0], result, context(), BRAIN)
     assert ("AUROC", "0.51 (0.34-0.69)") in legend.facts
     assert legend.notices == ("no better than a coin",)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_report_nothing_but_shown_heat_and_outlines_changes_a_source_pixel(seed):
+    """Over random images, heats and regions: wherever no heat is shown and no outline runs, R = G = B = window."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(side) for side in rng.integers(520, 640, 2))
+    threshold = float(rng.uniform(0.2, 0.95))
+    volume, headers = source("CT", 1, shape)
+    pixels = rng.normal(40, 60, shape).astype(np.float32)
+    heat = ndimage.gaussian_filter(rng.uniform(0, 1, shape), 3)
+    heat = ((heat - heat.min()) / np.ptp(heat)).astype(np.float32)
+    plane = replace(volume.planes[0], pixels=pixels)
+    regions = plane_regions(0, plane, heat, RegionRule(min(0.98, threshold + 0.02), 4))
+    result = replace(
+        findings(volume, ((0,),)),
+        planes=(PlaneResult(0.9, heat),),
+        findings=link_findings(regions, "finding", stacked=False),
+    )
+    legend = legend_for(0, volume, headers[0], result, context(display_threshold=threshold), BRAIN)
+    drawn = draw(pixels, BRAIN, result, 0, legend)
+    assert drawn.scale == 1
+    image, expected = drawn.pixels[: shape[0], : shape[1]], grey(pixels, BRAIN)
+    lines = np.zeros(shape, bool)
+    for region in regions:
+        lines |= ndimage.binary_dilation(region.mask, iterations=5) & ~ndimage.binary_erosion(region.mask, iterations=5)
+    untouched = (heat < threshold) & ~lines
+    assert untouched.any()
+    assert (image[untouched] == expected[untouched][:, None]).all()
+    touched = (heat >= threshold) & (expected < 250)
+    assert (np.ptp(image[touched].astype(int), axis=1) > 0).mean() > 0.99
+
+
+# G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, "A physiologically-based model for simulation of color vision
+# deficiency", 2009: severity 1.0, on linear RGB
+BLINDNESS = {
+    "full colour vision": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lightness(rgb: np.ndarray, vision: str) -> np.ndarray:
+    """CIE L* of 8-bit sRGB colours, shape (n, 3), as seen with ``vision``."""
+    share = np.asarray(rgb, float) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.asarray(BLINDNESS[vision]).T, 0, 1)
+    luminance = seen @ np.array([0.2126, 0.7152, 0.0722])
+    return np.where(luminance > 216 / 24389, 116 * np.cbrt(luminance) - 16, luminance * 24389 / 27)
+
+
+@pytest.mark.parametrize("vision", BLINDNESS)
+@pytest.mark.parametrize("lowest", [0.0, 0.5, 0.7])
+def test_report_heat_reads_by_lightness_with_any_colour_vision(vision, lowest):
+    heat = np.linspace(lowest, 1.0, 11)
+    table = lightness(heat_colours(heat, lowest), vision)
+    assert (np.diff(table) > 3).all()
+    assert table[-1] - table[0] > 50
+
+
+@pytest.mark.parametrize("vision", BLINDNESS)
+def test_report_heat_blended_into_tissue_reads_by_lightness_with_any_colour_vision(vision):
+    heat = np.linspace(0.7, 1.0, 5)
+    for tissue in (0, 64, 128):
+        base = np.full((5, 3), tissue, np.uint8)
+        steps = np.diff(lightness(blended(base, heat, 0.7), vision))
+        assert (steps > 1).all(), tissue
+        assert steps.sum() > 25, tissue
+
+
+@pytest.mark.parametrize("vision", BLINDNESS)
+def test_report_outline_stands_out_of_any_grey_and_heat_with_any_colour_vision(vision):
+    """The line has a light core and a dark edge: one of both differs from whatever lies beside it."""
+    core, edge = lightness(np.array([CONTOUR, CONTOUR_EDGE]), vision)
+    greys = np.repeat(np.arange(256)[:, None], 3, axis=1)
+    backgrounds = np.concatenate([greys, heat_colours(np.linspace(0.7, 1, 64), 0.7)])
+    beside = lightness(backgrounds, vision)
+    assert np.maximum(abs(beside - core), abs(beside - edge)).min() > 30
+    assert core - edge > 60
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.5, 0.7, 1.0])
+def test_report_scale_has_the_colours_of_the_picture_and_none_where_heat_is_hidden(lowest):
+    bar = scale_bar(100, 17, lowest)
+    tissue = np.rint(np.linspace(0, 255, 17)).astype(np.uint8)
+    hottest = np.repeat(tissue[:, None], 3, axis=1)
+    assert (bar[0] == blended(hottest, np.ones(17), lowest)).all()
+    grey_rows = (np.ptp(bar.astype(int), axis=2) == 0).all(axis=1)
+    assert not grey_rows[0]
+    assert grey_rows[-19:].all() == (lowest > 0)
+    assert not grey_rows[:78].any() or lowest == 1.0
+
+
+def test_report_picture_says_what_its_score_means():
+    volume, headers = source("CT", 1)
+    legend = legend_for(0, volume, headers[0], findings(volume, ((0,),)), context(), BRAIN)
+    words = " ".join(legend.meaning)
+    for part in ("share of healthy patients below, 0 to 1", "120 patients", "5 % of healthy patients"):
+        assert part in words
+    assert dict(legend.scores)["Regions here"] == "1 (up to 0.97)"

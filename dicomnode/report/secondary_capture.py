@@ -1,0 +1,154 @@
+"""What every picture object states beside its pixels (PS3.3 C.7.3.1, C.7.6.1, C.7.6.3, C.8.6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+
+from dicomnode.detectors.contract import Calibration, DetectionResult, Plane
+from dicomnode.dicom.references import InstanceReference
+from dicomnode.report import codes
+from dicomnode.report.anatomy import laterality, recognisable
+from dicomnode.report.context import ReportContext
+from dicomnode.report.envelope import clock, series_description, software_versions
+from dicomnode.report.transcribe import copied
+from dicomnode.report.window import Window
+
+_LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
+_SERIES = ("BodyPartExamined", "RequestAttributesSequence")
+
+
+def add_series(
+    dataset: Dataset, sop_class: str, what: str, headers: Sequence[Dataset], header: Dataset, context: ReportContext
+) -> None:
+    """General Series; ``header``: the source whose own attributes are copied, ``headers``: all, for the side."""
+    dataset.SOPClassUID = sop_class
+    dataset.Modality = "OT"
+    dataset.SeriesDescription = series_description(what, header, context)
+    dataset.update(copied(header, _SERIES))
+    side = laterality(headers)
+    if side is not None:
+        dataset.Laterality = side
+
+
+def add_capture(
+    dataset: Dataset,
+    headers: Sequence[Dataset],
+    orientation: Sequence[str],
+    remarks: Iterable[str],
+    context: ReportContext,
+) -> None:
+    """SC Equipment and General Image of a picture made from ``headers``; ``remarks``: Image Comments."""
+    moment = clock(headers[0], context)
+    dataset.ConversionType = "WSD"
+    dataset.DateOfSecondaryCapture = moment.strftime("%Y%m%d")
+    dataset.TimeOfSecondaryCapture = moment.strftime("%H%M%S.%f")
+    dataset.SecondaryCaptureDeviceManufacturer = dataset.Manufacturer
+    dataset.SecondaryCaptureDeviceManufacturerModelName = dataset.ManufacturerModelName
+    dataset.SecondaryCaptureDeviceSoftwareVersions = software_versions(context)
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.PatientOrientation = list(orientation)
+    dataset.BurnedInAnnotation = "YES"
+    features = {recognisable(header) for header in headers}
+    dataset.RecognizableVisualFeatures = "YES" if "YES" in features else "NO"
+    dataset.ImageComments = "; ".join((context.banner, *remarks))[:10240]
+    add_lossy_history(dataset, *headers)
+
+
+def add_lossy_history(dataset: Dataset, *headers: Dataset) -> None:
+    """Lossy Image Compression stays "01" for ever (PS3.3 C.7.6.1.1.5); a lossy transfer syntax counts too."""
+    dataset.LossyImageCompression = "00"
+    for header in headers:
+        syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+        if header.get("LossyImageCompression") == "01" or syntax in _LOSSY:
+            dataset.LossyImageCompression = "01"
+            dataset.update(copied(header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod")))
+            return
+
+
+def derivation_text(grey: str, scale: int, calibration: Calibration | None, context: ReportContext) -> str:
+    """Derivation Description: how the pixels came about; at most 1024 characters (VR ST)."""
+    threshold = calibration.threshold if calibration else 0.0
+    return (
+        f"{grey} burned in, enlarged {scale}x, heat map of {context.detector} {context.detector_version} shown from "
+        f"{context.display_threshold:g}, outlines of findings, score threshold {threshold:g}. {context.banner}"
+    )[:1024]
+
+
+def window_text(windows: Iterable[Window]) -> str:
+    """The grey windows of the planes in words."""
+    different = dict.fromkeys((window.text, window.origin) for window in windows)
+    if len(different) == 1:
+        ((text, origin),) = different
+        return f"Grey window {text} ({origin})"
+    return "Grey window of each image (from source)"
+
+
+def add_derivation(dataset: Dataset, planes: Sequence[Plane], text: str, *, resampled: bool, in_place: bool) -> None:
+    """Derivation and references to the sources, each Instance once with its frames (PS3.3 C.7.6.1.1.3, .4).
+
+    ``resampled``: pixels were enlarged or reduced; ``in_place``: every pixel lies where it lay in the source.
+    """
+    dataset.DerivationDescription = text
+    derivations = [codes.code_item(codes.SEGMENTATION)]
+    if resampled:
+        derivations.append(codes.code_item(codes.SPATIAL_RESAMPLING))
+    dataset.DerivationCodeSequence = derivations
+    frames: dict[InstanceReference, list[int]] = {}
+    for plane in planes:
+        frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
+    dataset.SourceImageSequence = [_source_image(source, own, in_place) for source, own in frames.items()]
+    dataset.ReferencedSeriesSequence = _referenced_series(frames)
+
+
+def _source_image(source: InstanceReference, frames: list[int], in_place: bool) -> Dataset:
+    image = _instance(source)
+    if frames:
+        image.ReferencedFrameNumber = frames
+    image.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
+    image.SpatialLocationsPreserved = "YES" if in_place else "NO"
+    return image
+
+
+def _referenced_series(sources: Iterable[InstanceReference]) -> list[Dataset]:
+    """Common Instance Reference (PS3.3 C.12.2)."""
+    own: dict[str, list[Dataset]] = {}
+    for source in sources:
+        own.setdefault(source.SeriesInstanceUID, []).append(_instance(source))
+    items = []
+    for uid, instances in own.items():
+        item = Dataset()
+        item.SeriesInstanceUID = uid
+        item.ReferencedInstanceSequence = instances
+        items.append(item)
+    return items
+
+
+def _instance(source: InstanceReference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.SOPClassUID
+    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    return item
+
+
+def add_pixels(dataset: Dataset, rows: int, columns: int, data: bytes) -> None:
+    """RGB, 8 bits, colour by pixel; ``data``: one or more frames, padded here to an even length."""
+    dataset.SamplesPerPixel = 3
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PlanarConfiguration = 0
+    dataset.Rows, dataset.Columns = rows, columns
+    dataset.BitsAllocated = 8
+    dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = data + b"\0" if len(data) % 2 else data
+    dataset["PixelData"].VR = "OB"
+
+
+def outcomes(result: DetectionResult) -> str:
+    """The outcome of the Series, with how many images were left out, for Image Comments."""
+    left_out = sum(bool(plane.left_out) for plane in result.planes)
+    text = str(result.outcome)
+    return f"{text}; {left_out} of {len(result.planes)} images not analysed" if left_out else text

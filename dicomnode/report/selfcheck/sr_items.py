@@ -1,0 +1,220 @@
+"""Content items: what each value type holds, and how a tree of them fits the rows of a template (PS3.3 C.17.3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dicomnode.report.codes import SCHEME
+from dicomnode.report.selfcheck.coded import Key, first, key
+from dicomnode.report.selfcheck.modules import is_empty
+from dicomnode.report.selfcheck.sr_rows import ANY, COMMENT, Row
+
+_COMMON = frozenset(
+    {
+        "RelationshipType",
+        "ValueType",
+        "ConceptNameCodeSequence",
+        "ContentSequence",
+        "ObservationDateTime",
+        "ObservationUID",
+    }
+)
+_NEEDS = {
+    "CONTAINER": ("ContinuityOfContent",),
+    "TEXT": ("TextValue",),
+    "CODE": ("ConceptCodeSequence",),
+    "NUM": ("MeasuredValueSequence",),
+    "UIDREF": ("UID",),
+    "PNAME": ("PersonName",),
+    "DATE": ("Date",),
+    "TIME": ("Time",),
+    "DATETIME": ("DateTime",),
+    "IMAGE": ("ReferencedSOPSequence",),
+    "COMPOSITE": ("ReferencedSOPSequence",),
+    "WAVEFORM": ("ReferencedSOPSequence",),
+    "SCOORD": ("GraphicType", "GraphicData"),
+    "SCOORD3D": ("GraphicType", "GraphicData", "ReferencedFrameOfReferenceUID"),
+}
+"""Type 1 attributes of each value type (PS3.3 tables C.17-5 and C.18)."""
+
+_MAY = {
+    "CONTAINER": ("ContentTemplateSequence",),
+    "NUM": ("NumericValueQualifierCodeSequence",),
+    "SCOORD": ("PixelOriginInterpretation", "FiducialUID"),
+    "SCOORD3D": ("FiducialUID",),
+}
+_NAMELESS = frozenset({"CONTAINER", "IMAGE", "COMPOSITE", "WAVEFORM", "SCOORD", "SCOORD3D"})
+_MEASURED = ("NumericValue", "MeasurementUnitsCodeSequence")
+_REFERENCE = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A content item and where it is: ``path`` as attribute path with the code of its concept name."""
+
+    path: str
+    dataset: Dataset
+
+    @property
+    def value_type(self) -> str:
+        return str(self.dataset.get("ValueType") or "")
+
+    @property
+    def relationship(self) -> str:
+        return str(self.dataset.get("RelationshipType") or "")
+
+    @property
+    def concept(self) -> Key:
+        return first(self.dataset, "ConceptNameCodeSequence")
+
+    @property
+    def value(self) -> Key:
+        """The code of a CODE item."""
+        return first(self.dataset, "ConceptCodeSequence")
+
+    @property
+    def children(self) -> list[Item]:
+        return children(self.dataset, self.path)
+
+    def named(self, *concepts: Key) -> list[Item]:
+        """The children with one of ``concepts`` as their name."""
+        return [child for child in self.children if child.concept in concepts]
+
+
+def children(dataset: Dataset, path: str = "") -> list[Item]:
+    """The content items one level below ``dataset``."""
+    found = []
+    for n, item in enumerate(dataset.get("ContentSequence") or (), 1):
+        code = first(item, "ConceptNameCodeSequence")[0]
+        found.append(Item(f"{path}{'.' if path else ''}ContentSequence[{n}]{f'({code})' if code else ''}", item))
+    return found
+
+
+def descendants(dataset: Dataset, path: str = "") -> Iterator[Item]:
+    """All content items below ``dataset``, depth first."""
+    for child in children(dataset, path):
+        yield child
+        yield from descendants(child.dataset, child.path)
+
+
+def item_faults(dataset: Dataset) -> Iterator[str]:
+    """Content items that break their value type."""
+    for item in descendants(dataset):
+        if item.value_type not in _NEEDS:
+            yield f"{item.path}.ValueType: missing or not one of an SR of ours, Type 1 (PS3.3 C.17.3)"
+            continue
+        if not item.relationship:
+            yield f"{item.path}.RelationshipType: missing, Type 1 (PS3.3 C.17.3)"
+        if not item.concept[0] and item.value_type not in _NAMELESS:
+            yield f"{item.path}.ConceptNameCodeSequence: missing, Type 1C (PS3.3 C.17.3)"
+        yield from _attributes(item)
+
+
+def _attributes(item: Item) -> Iterator[str]:
+    needed = _NEEDS[item.value_type]
+    allowed = _COMMON | set(needed) | set(_MAY.get(item.value_type, ()))
+    for keyword in needed:
+        if is_empty(item.dataset.get(keyword)):
+            yield f"{item.path}.{keyword}: missing or empty, Type 1 of {item.value_type} (PS3.3 C.17.3, C.18)"
+    for element in item.dataset:
+        if element.keyword not in allowed:
+            yield f"{item.path}.{element.keyword or element.tag}: does not belong in {item.value_type} (PS3.3 C.17.3)"
+    if item.value_type == "NUM":
+        yield from _inside(item, "MeasuredValueSequence", _MEASURED)
+        yield from _same_number(item)
+    elif "ReferencedSOPSequence" in needed:
+        yield from _inside(item, "ReferencedSOPSequence", _REFERENCE)
+    elif item.value_type == "SCOORD":
+        yield from _graphic(item)
+
+
+def _inside(item: Item, keyword: str, needed: tuple[str, ...]) -> Iterator[str]:
+    for n, one in enumerate(item.dataset.get(keyword) or (), 1):
+        for name in needed:
+            if is_empty(one.get(name)):
+                yield f"{item.path}.{keyword}[{n}].{name}: missing or empty, Type 1 (PS3.3 C.18)"
+
+
+def _same_number(item: Item) -> Iterator[str]:
+    """PS3.3 C.18.1: Floating Point Value is the same number, more exact: Numeric Value rounds it to its own digits."""
+    for n, one in enumerate(item.dataset.get("MeasuredValueSequence") or (), 1):
+        exact, text = one.get("FloatingPointValue"), str(one.get("NumericValue") or "")
+        if exact is None or not _is_number(text):
+            continue
+        digits = len(text.partition(".")[2]) if "e" not in text.lower() else 0
+        if abs(float(text) - float(exact)) > 0.5001 * 10.0**-digits + 1e-6 * abs(float(exact)):
+            yield f"{item.path}.MeasuredValueSequence[{n}].FloatingPointValue: another number than NumericValue"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _graphic(item: Item) -> Iterator[str]:
+    """Regions of ours are closed polylines (PS3.3 C.18.6.1.2)."""
+    points = list(item.dataset.get("GraphicData") or ())
+    if item.dataset.get("GraphicType") != "POLYLINE":
+        yield f"{item.path}.GraphicType: regions are POLYLINE"
+    elif len(points) < 8 or len(points) % 2 or points[:2] != points[-2:]:
+        yield f"{item.path}.GraphicData: the region is not closed (PS3.3 C.18.6.1.2)"
+    elif min(points) < 0:
+        yield f"{item.path}.GraphicData: lies outside of the image (PS3.3 C.18.6.1.2)"
+
+
+def row_faults(dataset: Dataset, rows: tuple[Row, ...], path: str = "", *, extensible: bool = True) -> Iterator[str]:
+    """What does not fit ``rows``: unknown items, missing ones, too many of them, other values than allowed.
+
+    In an extensible template a comment or a text or code of our own scheme may be added (PS3.16 6.2.4).
+    """
+    counts: Counter[str] = Counter()
+    for item in children(dataset, path):
+        row = _row(item, rows)
+        if row is not None:
+            counts[row.place] += 1
+            yield from _value_faults(item, row)
+            yield from row_faults(item.dataset, row.children, item.path, extensible=extensible)
+        elif not (extensible and _is_extension(item)):
+            yield f"{item.path}: no row of the template has this relationship, value type and concept (PS3.16)"
+    where = path or "ContentSequence"
+    for row in rows:
+        if counts[row.place] < row.least:
+            yield f"{where}: lacks {row.value_type} {_said(row.concept)} ({row.place})"
+        elif row.most and counts[row.place] > row.most:
+            yield f"{where}: more than {row.most} {row.value_type} {_said(row.concept)} ({row.place})"
+
+
+def _row(item: Item, rows: tuple[Row, ...]) -> Row | None:
+    fitting = [row for row in rows if (row.relationship, row.value_type) == (item.relationship, item.value_type)]
+    exact = next((row for row in fitting if row.concept == item.concept), None)
+    return exact or next((row for row in fitting if row.concept == ANY), None)
+
+
+def _value_faults(item: Item, row: Row) -> Iterator[str]:
+    if row.value is not None and item.value != row.value:
+        yield f"{item.path}.ConceptCodeSequence: not {_said(row.value)} ({row.place})"
+    if row.units is not None and _units(item.dataset) not in (row.units, None):
+        yield f"{item.path}.MeasurementUnitsCodeSequence: not {_said(row.units)} ({row.place})"
+
+
+def _units(dataset: Dataset) -> Key | None:
+    measured: Any = dataset.get("MeasuredValueSequence") or ()
+    units = measured[0].get("MeasurementUnitsCodeSequence") if measured else None
+    return key(units[0]) if units else None
+
+
+def _is_extension(item: Item) -> bool:
+    own = item.concept == COMMENT or item.concept[1] == SCHEME
+    return item.relationship == "CONTAINS" and item.value_type in ("TEXT", "CODE") and own
+
+
+def _said(concept: Key) -> str:
+    return "" if concept in (ANY, ("", "")) else f"({concept[0]}, {concept[1]})"
