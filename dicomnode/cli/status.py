@@ -40,6 +40,12 @@ def status(config_path: Path | None, as_json: bool) -> None:
         console.print(f"storage commitment by {escape(peer)}: {counts}")
     for series in state["recent"]:
         _print_series(console, series)
+    for item in state["retrying"]:
+        to = f" to {escape(item['destination'])}" if item["destination"] else ""
+        attempts = f"tried {item['attempts']} time(s)"
+        console.print(
+            f"[yellow]tried again[/] job {item['job']} ({item['kind']}{to}), {attempts}: {escape(item['reason'])}"
+        )
     for letter in state["dead_letters"]:
         reason = escape(letter["reason"])
         console.print(f"[red]dead letter[/] job {letter['job']} ({letter['kind']}): {reason}")

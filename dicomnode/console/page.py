@@ -34,6 +34,8 @@ def overview(status: dict[str, Any]) -> str:
         _tiles(status),
         "<h2>Series</h2>",
         _series(status["recent"]),
+        "<h2>Tried again</h2>",
+        _retrying(status["retrying"]),
         "<h2>Dead letters</h2>",
         _dead(status["dead_letters"]),
         "<h2>Processes</h2>",
@@ -115,6 +117,15 @@ def _sent(result: dict[str, Any]) -> str:
         for peer, states in result.get("objects", {}).items()
         for state, count in states.items()
     )
+
+
+def _retrying(jobs: list[dict[str, Any]]) -> str:
+    rows = [
+        f"<tr><td>{item['job']}</td><td>{escape(item['kind'])}</td><td>{escape(item['destination'] or '')}</td>"
+        f"<td>{item['attempts']}</td><td>{escape(item['reason'])}</td></tr>"
+        for item in jobs
+    ]
+    return _table(("Job", "Kind", "Destination", "Attempts", "Reason"), rows) if rows else "<p>Nothing.</p>"
 
 
 def _dead(letters: list[dict[str, Any]]) -> str:

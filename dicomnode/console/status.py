@@ -45,6 +45,7 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "not_analysed": _refusals(session),
             "jobs": _jobs(session),
             "dead_letters": _dead_letters(session),
+            "retrying": _retrying(session),
             "deliveries": _deliveries(session),
             "commitments": _commitments(session),
             "recent": _recent(session),
@@ -86,13 +87,18 @@ def _outcomes(session: Session) -> dict[str, int]:
 
 
 def _refusals(session: Session) -> dict[str, int]:
-    """Assignments that were not analysed, by what refused them: route, volume, detector; superseded: a newer one."""
-    query = (
-        select(AssignmentRow.gate, AssignmentRow.detector.is_(None), func.count())
-        .where(AssignmentRow.outcome == "not analysed")
-        .group_by(AssignmentRow.gate, AssignmentRow.detector.is_(None))
-    )
-    return {gate or ("route" if unrouted else "superseded"): count for gate, unrouted, count in session.execute(query)}
+    """Assignments that were not analysed, by what refused them: route, volume, detector; superseded: a newer one.
+
+    "unknown": from before gates were recorded.
+    """
+    refused_by = case(
+        (AssignmentRow.gate.is_not(None), AssignmentRow.gate),
+        (AssignmentRow.detector.is_(None), "route"),
+        (AssignmentRow.reason.like("generation % was superseded by generation %"), "superseded"),
+        else_="unknown",
+    ).label("refused_by")
+    query = select(refused_by, func.count()).where(AssignmentRow.outcome == "not analysed").group_by("refused_by")
+    return {str(gate): count for gate, count in session.execute(query)}
 
 
 def _jobs(session: Session) -> dict[str, dict[str, int]]:
@@ -111,6 +117,22 @@ def _dead_letters(session: Session) -> list[dict[str, Any]]:
     ]
 
 
+def _retrying(session: Session) -> list[dict[str, Any]]:
+    """Jobs whose last attempt failed and that are tried again, and why."""
+    failed = select(JobRow).where(JobRow.state.in_(("ready", "leased")), JobRow.error != "")
+    return [
+        {
+            "job": row.id,
+            "kind": row.kind,
+            "destination": row.payload.get("destination"),
+            "attempts": row.attempt,
+            "reason": row.error,
+            "next_at": row.not_before,
+        }
+        for row in session.scalars(failed.order_by(JobRow.id.desc()).limit(RECENT))
+    ]
+
+
 def _deliveries(session: Session) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     query = select(DeliveryRow.destination, DeliveryRow.state, func.count())
@@ -120,12 +142,18 @@ def _deliveries(session: Session) -> dict[str, dict[str, int]]:
 
 
 def _commitments(session: Session) -> dict[str, dict[str, int]]:
-    """Per destination that is asked for storage commitment: what it holds, by committed, pending or failed."""
+    """Per destination that is asked for storage commitment: what it holds, by committed, pending or failed.
+
+    "not asked": it came when the destination was not asked any more.
+    """
     key = cast(DerivedRow.assignment_id, String) + ":" + DeliveryRow.destination
     committed = DeliveryRow.committed_at.is_not(None)
-    state = case((committed, "committed"), (JobRow.state == "dead", "failed"), else_="pending").label("commitment")
+    ended = {"dead": "failed", "done": "not asked"}
+    state = case(
+        (committed, "committed"), *((JobRow.state == key, name) for key, name in ended.items()), else_="pending"
+    )
     query = (
-        select(DeliveryRow.destination, state, func.count())
+        select(DeliveryRow.destination, state.label("commitment"), func.count())
         .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
         .join(JobRow, and_(JobRow.kind == COMMIT, JobRow.dedup_key == key))
         .where(DeliveryRow.state.in_(("delivered", "warning")) | committed)

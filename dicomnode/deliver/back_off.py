@@ -34,12 +34,14 @@ class Lanes:
         self._back_off = back_off
         self._lock = threading.Lock()
         self._busy: set[str] = set()
-        self._held: dict[str, tuple[int, float]] = {}
+        self._held: dict[str, tuple[int, float, float]] = {}
 
     def closed(self, now: float) -> frozenset[str]:
-        """Destinations that take no job at ``now``."""
+        """Destinations that take no job at ``now``. A clock that was set back holds none of them longer."""
         with self._lock:
-            return frozenset(self._busy) | {name for name, (_, until) in self._held.items() if until > now}
+            return frozenset(self._busy) | {
+                name for name, (_, since, until) in self._held.items() if since <= now < until
+            }
 
     def enter(self, destination: str) -> None:
         """A job of this Destination begins."""
@@ -59,6 +61,6 @@ class Lanes:
     def failed(self, destination: str, now: float, at_least_s: float = 0.0) -> None:
         """The Destination could not take anything: hold its lane, for ``at_least_s`` seconds."""
         with self._lock:
-            failures = self._held.get(destination, (0, 0.0))[0] + 1
+            failures = self._held.get(destination, (0, 0.0, 0.0))[0] + 1
             hold_s = max(self._back_off.delay(failures, random.random()), at_least_s)
-            self._held[destination] = (failures, now + hold_s)
+            self._held[destination] = (failures, now, now + hold_s)

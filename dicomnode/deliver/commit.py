@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from dicomnode.jobs import enqueue, rouse
-from dicomnode.store.commitments import COMMIT, commit_key, commit_payload
+from dicomnode.store.commitments import COMMIT, commit_job
 
 
 def request(session: Session, assignment_id: int, destination: str, now: float) -> None:
@@ -14,7 +14,6 @@ def request(session: Session, assignment_id: int, destination: str, now: float) 
     For the transaction that writes that it was delivered, first time or again. A job that waits for a re-send goes
     on; one that ended gets a new life, since there is something new to ask for.
     """
-    key = commit_key(assignment_id, destination)
-    payload = commit_payload(assignment_id, destination, now)
+    key, payload = commit_job(assignment_id, destination, now)
     if not enqueue(session, COMMIT, key, payload, now):
         rouse(session, COMMIT, key, payload, now)

@@ -71,7 +71,7 @@ def next_question(store: Store, wanted: Errand, back_off: BackOff, now: float, l
         for row in session.scalars(_rows(wanted).where(CommitmentRow.state == "answered")).all():
             settle_answer(session, wanted.assignment_id, row, _answers(session, wanted), now)
         held, pending = _held(session, wanted), _pending(session, wanted, now)
-        if pending is not None and pending.expires_at > now and _concerns(pending, held):
+        if pending is not None and _was_asked(pending) and _concerns(pending, held):
             retry(session, wanted.job, "", pending.expires_at)
             return None
         plan = make_plan(held, _answers(session, wanted))
@@ -169,17 +169,24 @@ def _held(session: Session, wanted: Errand) -> list[Held]:
 
 
 def _pending(session: Session, wanted: Errand, now: float) -> CommitmentRow | None:
-    """The question without an answer that is still good; one whose time ran out expires."""
+    """The question without an answer that is still good; one whose time ran out expires.
+
+    So does one that was asked by a clock that has been set back since.
+    """
     pending: CommitmentRow | None = None
     for row in session.scalars(_rows(wanted).where(CommitmentRow.state == "requested")).all():
-        asked = row.expires_at > row.requested_at
-        if asked and row.expires_at <= now:
+        if _was_asked(row) and not now < row.expires_at <= now + DAY_S:
             row.state = "expired"
             reason = f"no report within {row.expires_at - row.requested_at:.0f} s"
             _audit(session, Event.COMMITMENT_FAILED, wanted, row, reason=reason)
         else:
             pending = row
     return pending
+
+
+def _was_asked(row: CommitmentRow) -> bool:
+    """Did the peer take the question? Before that it has no time to answer in."""
+    return row.expires_at > row.requested_at
 
 
 def _concerns(row: CommitmentRow, held: Sequence[Held]) -> bool:

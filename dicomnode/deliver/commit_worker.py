@@ -29,8 +29,8 @@ from dicomnode.deliver.commit_ledger import (
 from dicomnode.deliver.commit_scu import LINGER_S, Ear, request_commitment
 from dicomnode.dicom.commitment import EventStatus, read_report
 from dicomnode.errors import LeaseLost, Permanent, Refusal, Transient, place
-from dicomnode.jobs import Heartbeat, Job, claim, run_until, wake
-from dicomnode.store.commitments import COMMIT, commit_key, take_report
+from dicomnode.jobs import Heartbeat, Job, claim, rouse, run_until
+from dicomnode.store.commitments import COMMIT, job_of, take_report
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import CommitmentRow, JobRow
 
@@ -137,7 +137,8 @@ class CommitWorker:
             report = read_report(event)
             with self._store.write() as session:
                 row = take_report(session, report, lambda destination: destination == peer.name, self._clock())
-                wake(session, COMMIT, commit_key(row.assignment_id, row.destination), self._clock())
+                if row.state == "answered":
+                    rouse(session, COMMIT, *job_of(row), self._clock())
         except Refusal as refusal:
             self._alert(peer, str(refusal), refusal.status)
             return refusal.status

@@ -107,8 +107,12 @@ class _Board:
         return changed
 
     def send(self, kind: str) -> bool:
-        """Let every Instance of ``kind`` wait for the Destination; False unless all of them did before."""
-        new = [row for row in self._of(kind) if row.id not in self._rows]
+        """Let every Instance of ``kind`` wait for the Destination; False unless all of them did before.
+
+        Those that were made last: there may be a page about a failure that an operator has requeued since.
+        """
+        last = max(row.created_at for row in self._of(kind))
+        new = [row for row in self._of(kind) if row.id not in self._rows and row.created_at == last]
         for row in new:
             self._rows[row.id] = DeliveryRow(derived_id=row.id, destination=self._destination, state="waiting")
             self._session.add(self._rows[row.id])

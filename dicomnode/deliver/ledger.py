@@ -75,6 +75,12 @@ class Attempt:
         return max((result.retry_after_s for result in self.results), default=0.0)
 
     @property
+    def reason(self) -> str:
+        """Why not all was taken: the three most common causes."""
+        counts = Counter(result.reason for result in self.results if not result.accepted)
+        return "; ".join(reason for reason, _ in counts.most_common(3))
+
+    @property
     def reached(self) -> bool:
         """True when the peer judged at least one Instance, for good or ill."""
         return any(
@@ -131,7 +137,7 @@ def _step_down(session: Session, attempt: Attempt) -> str:
     assignment_id, destination = consignment.assignment_id, consignment.destination
     facts = {**subject(session, assignment_id), "peer": destination, "job": consignment.job.id}
     missing = step_down(session, assignment_id, destination, refused.values(), accepted, facts)
-    reason = "; ".join(part for part in (_reason(attempt), *missing) if part)
+    reason = "; ".join(part for part in (attempt.reason, *missing) if part)
     return reason or ("the node stopped" if attempt.stopped else "")
 
 
@@ -178,11 +184,6 @@ def _ending(rows: Iterable[DeliveryRow], *, expired: bool) -> Ending:
     return "done" if states & THERE and not states & {"waiting", "failed"} else "dead"
 
 
-def _reason(attempt: Attempt) -> str:
-    counts = Counter(result.reason for result in attempt.results if not result.accepted)
-    return "; ".join(reason for reason, _ in counts.most_common(3))
-
-
 def _bury(
     session: Session,
     attempt: Attempt,
@@ -217,7 +218,7 @@ def _audit(session: Session, attempt: Attempt, rows: dict[int, DeliveryRow], ret
         body["counts"] = dict(Counter(result.parcel.kind for result in results))
         body["instances"] = [_line(result, rows[result.parcel.id].state) for result in results]
         if event is Event.DELIVERY_FAILED:
-            body["reason"], body["retry_at"] = _reason(attempt), retry_at
+            body["reason"], body["retry_at"] = attempt.reason, retry_at
         append(session, event, body)
 
 

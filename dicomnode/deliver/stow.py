@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from dicomnode.config.peers import StowPeer
 from dicomnode.deliver.association import SendLimits
@@ -35,11 +35,7 @@ def store_instances(
             readable.append((file, file.path.stat().st_size))
         except OSError:
             yield failed(file, "the file cannot be read")
-    lost = ""
-    for batch in _batches(readable):
-        for answer in (not_sent(file, lost) for file in batch) if lost else _store(peer, batch, limits):
-            lost = lost or (answer.reason if answer.lost else "")
-            yield answer
+    yield from _store_all(peer, _batches(readable), limits)
 
 
 def _batches(files: Sequence[tuple[OutboundFile, int]]) -> Iterator[list[OutboundFile]]:
@@ -55,6 +51,17 @@ def _batches(files: Sequence[tuple[OutboundFile, int]]) -> Iterator[list[Outboun
         yield batch
 
 
+def _store_all(
+    peer: StowPeer, batches: Iterable[Sequence[OutboundFile]], limits: SendLimits
+) -> Generator[SentStatus, None, None]:
+    """One request for each batch, until one is lost."""
+    lost = ""
+    for batch in batches:
+        for answer in (not_sent(file, lost) for file in batch) if lost else _store(peer, batch, limits):
+            lost = lost or (answer.reason if answer.lost else "")
+            yield answer
+
+
 def _store(peer: StowPeer, files: Sequence[OutboundFile], limits: SendLimits) -> Iterator[SentStatus]:
     try:
         answer = post(peer, _STUDIES, MultipartFiles([file.path for file in files]), limits)
@@ -65,5 +72,4 @@ def _store(peer: StowPeer, files: Sequence[OutboundFile], limits: SendLimits) ->
     named = told(answer)
     again = unexplained(answer, named, files)
     yield from (judge(answer, named, file) for file in files if file not in again)
-    for file in again:
-        yield from _store(peer, [file], limits)
+    yield from _store_all(peer, ([file] for file in again), limits)

@@ -32,7 +32,7 @@ _PATH_SAFE = "/%:@!$&'()*+,;=~"
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """The peer's answer. ``content``: None when there is more than MAX_ANSWER bytes of it. ``media_type``: lower case."""
+    """The peer's answer. ``content``: None when there is more than MAX_ANSWER bytes of it. ``media_type``: of that."""
 
     status: int
     content: bytes | None

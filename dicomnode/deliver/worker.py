@@ -137,7 +137,7 @@ class Deliverer:
         _log.log(
             logging.INFO if ending == "done" else logging.WARNING,
             "delivery attempted",
-            extra={**facts, "accepted": accepted, "tried": len(attempt.results)},
+            extra={**facts, "accepted": accepted, "tried": len(attempt.results), "error": attempt.reason},
         )
 
     def _send(self, consignment: Consignment, peer: Destination, stop: threading.Event, heart: Heartbeat) -> Attempt:

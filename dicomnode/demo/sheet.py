@@ -64,7 +64,7 @@ def _pair(path: Path, places: dict[str, Path]) -> tuple[Picture, Picture, str]:
 
 def _source_of(capture: Dataset) -> str:
     """The one image that an overlay shows; "" for what shows many (a montage) or none (a status page)."""
-    sequence = capture.get("SourceImageSequence") or ()
+    sequence: Sequence[Dataset] = capture.get("SourceImageSequence") or ()
     return str(sequence[0].ReferencedSOPInstanceUID) if len(sequence) == 1 else ""
 
 

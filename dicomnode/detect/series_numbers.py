@@ -30,6 +30,7 @@ def _received(session: Session, study_id: int) -> set[int]:
 
 
 def _derived(session: Session, assignment: AssignmentRow, study_id: int) -> set[int]:
+    """Rows of before the numbers were recorded have none: they count as the fixed ones."""
     query = (
         select(DerivedRow.SeriesNumber)
         .join(AssignmentRow, AssignmentRow.id == DerivedRow.assignment_id)
@@ -37,7 +38,9 @@ def _derived(session: Session, assignment: AssignmentRow, study_id: int) -> set[
         .where(SeriesRow.study_id == study_id, AssignmentRow.id != assignment.id)
         .distinct()
     )
-    return {number for number in session.scalars(query) if number is not None}
+    numbers = set(session.scalars(query))
+    unknown = set(SERIES_NUMBERS.values()) if None in numbers else set()
+    return unknown | {number for number in numbers if number is not None}
 
 
 def _ahead(session: Session, assignment: AssignmentRow, study_id: int) -> int:

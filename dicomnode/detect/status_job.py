@@ -27,7 +27,9 @@ def announce(session: Session, config: Config, assignment: AssignmentRow, now: f
         return
     payload = {"assignment_id": assignment.id, "outcome": assignment.outcome}
     key = f"{assignment.id}:{assignment.outcome}"
-    if not enqueue(session, STATUS_JOB, key, payload, now, priority=assignment.priority) and not _made(session, assignment):
+    if not enqueue(session, STATUS_JOB, key, payload, now, priority=assignment.priority) and not _made(
+        session, assignment
+    ):
         renew(session, STATUS_JOB, key, payload, now)
 
 

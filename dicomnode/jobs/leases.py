@@ -15,6 +15,8 @@ from dicomnode.store.tables import JobRow
 
 MAX_CRASHES = 3
 MAX_INTERRUPTIONS = 50
+FARTHEST_S = 2 * 86_400.0
+"""No job is put off so far: one that is was put off by a clock that has been set back since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,12 @@ def extend(session: Session, job: Job, now: float, lease_s: float) -> None:
 
 
 def expire(session: Session, now: float) -> list[Job]:
-    """Give back every job whose lease ran out, as a crash; returns those that crashed too often and are dead now."""
+    """Give back every job whose lease ran out, as a crash; returns those that crashed too often and are dead now.
+
+    A job that waits for a time that the clock will not see for days is ready now.
+    """
+    stranded = update(JobRow).where(JobRow.state == "ready", JobRow.not_before > now + FARTHEST_S)
+    session.execute(stranded.values(not_before=now))
     late = select(JobRow).where(JobRow.state == "leased", JobRow.lease_until < now)
     return _give_back_all(session, late, now, crashed=True)
 

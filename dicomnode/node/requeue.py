@@ -7,7 +7,9 @@ from sqlalchemy import select
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.deliver.commit_ledger import forget_answers
+from dicomnode.deliver.ledger import subject
 from dicomnode.deliver.requeue import requeue_dead
+from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.jobs import requeue
 from dicomnode.node.unrouted import routing_again
 from dicomnode.store.commitments import COMMIT
@@ -29,4 +31,6 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         elif kind == "route":
             routing_again(session, job)
         facts = forget_answers(session, job) if kind == COMMIT else {}
+        if kind in {"detect", STATUS_JOB}:
+            facts = subject(session, int(job.payload["assignment_id"]))
         append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind})

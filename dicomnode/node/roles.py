@@ -126,11 +126,22 @@ def _deliver(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
     blueprint, store = assignment.blueprint, assignment.blueprint.store()
     deliverer = Deliverer(blueprint.config, store, blueprint.spool(), assignment.owner)
     committer = CommitWorker(blueprint.config, store, assignment.owner)
-    asking = threading.Thread(target=committer.run, args=(stop,), name="commit", daemon=True)
+    faults: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            committer.run(stop)
+        except Exception as error:  # noqa: BLE001 - thread edge: the process has to end with it, and be started again
+            faults.append(error)
+            stop.set()
+
+    asking = threading.Thread(target=ask, name="commit", daemon=True)
     say({})
     asking.start()
     deliverer.run(stop)
     asking.join(COMMIT_STOP_S)
+    if faults:
+        raise faults[0]
 
 
 def _console(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:

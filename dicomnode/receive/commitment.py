@@ -11,11 +11,11 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.dicom.commitment import EventStatus, read_report
 from dicomnode.errors import DicomNodeError, Refusal, Transient
-from dicomnode.jobs import wake
+from dicomnode.jobs import rouse
 from dicomnode.receive.admission import Admission
 from dicomnode.receive.records import moment
 from dicomnode.receive.tally import OpenAssociation
-from dicomnode.store.commitments import COMMIT, commit_key, take_report
+from dicomnode.store.commitments import COMMIT, job_of, take_report
 from dicomnode.store.engine import Store
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class CommitmentReports:
             report = read_report(event)
             with self._store.write() as session:
                 row = take_report(session, report, lambda name: self._is_from(association, name), self._clock())
-                wake(session, COMMIT, commit_key(row.assignment_id, row.destination), self._clock())
+                if row.state == "answered":
+                    rouse(session, COMMIT, *job_of(row), self._clock())
         except Refusal as refusal:
             self._alert(association, refusal)
             return refusal.status

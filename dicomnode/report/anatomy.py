@@ -41,15 +41,16 @@ _CODES = {
 
 
 def body_part(header: Dataset) -> str:
-    """Body Part Examined in upper case, "" when the source has none."""
-    return str(header.get("BodyPartExamined") or "").strip().upper()
+    """Body Part Examined in upper case, the first where a source wrongly has several, "" when it has none."""
+    stated = header.get("BodyPartExamined") or ""
+    return str(stated if isinstance(stated, str) else stated[0]).strip().upper()
 
 
 def finding_site(header: Dataset) -> Code | None:
     """The code of the imaged region: the source's own Anatomic Region Sequence, else from Body Part Examined."""
     for item in header.get("AnatomicRegionSequence") or ():
         code = (item.get("CodeValue"), item.get("CodingSchemeDesignator"), item.get("CodeMeaning"))
-        if all(code) and code[1] == "SCT":
+        if all(code) and code[1] == "SCT" and len(code[0]) <= 16 and len(code[2]) <= 64:
             return Code(*(str(part) for part in code))
     return _CODES.get(body_part(header))
 

@@ -19,6 +19,7 @@ from dicomnode.report.pdf import pdfs
 from dicomnode.report.presentation_state import presentation_states
 from dicomnode.report.segmentation import segmentations
 from dicomnode.report.sr_document import documents, volume_documents
+from dicomnode.report.transcribe import legible
 
 Builder = Callable[[Volume, Sequence[Dataset], DetectionResult, ReportContext], Iterator[Dataset]]
 BUILDERS: dict[str, Builder] = {
@@ -67,7 +68,7 @@ def iter_results(
     planes and result do not fit each other.
     """
     _check(volume, headers, result, kinds)
-    return _built(volume, headers, result, context, kinds)
+    return _built(volume, legible(headers), result, context, kinds)
 
 
 def _built(

@@ -99,9 +99,14 @@ def instance_numbers(volume: Volume, headers: Sequence[Dataset]) -> tuple[int, .
     """The Instance Numbers of the source, where each plane has its own, so that both stacks sort alike; else 1..n."""
     stated = [str(header.get("InstanceNumber") or "") for header in headers]
     single = all(plane.frame is None for plane in volume.planes)
-    if single and len(set(stated)) == len(stated) and all(number.isdigit() for number in stated):
+    if single and len(set(stated)) == len(stated) and all(_is_number(number) for number in stated):
         return tuple(int(number) for number in stated)
     return tuple(range(1, len(headers) + 1))
+
+
+def _is_number(text: str) -> bool:
+    """No sign, and within VR IS (PS3.5 6.2)."""
+    return text.isdigit() and int(text) < 2**31
 
 
 def _add_image(dataset: Dataset, shot: Shot, result: DetectionResult, context: ReportContext) -> None:

@@ -25,6 +25,7 @@ SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume"
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
 SPATIAL_RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+SIDES = {"R": Code("24028007", "SCT", "Right"), "L": Code("7771000", "SCT", "Left")}
 OF_INTEREST = Code("113000", "DCM", "Of Interest")
 KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
 IMAGING_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")

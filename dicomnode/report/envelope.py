@@ -100,7 +100,12 @@ def series_description(what: str, header: Dataset, context: ReportContext) -> st
     tail += f"{' incomplete' if context.incomplete else ''} (RESEARCH)"
     of = str(copied(header, ("SeriesDescription",)).get("SeriesDescription") or "").replace("\\", " ").strip()
     head = f"AI {context.detector} {what}" + (f": {of}" if of else "")
-    return head[: 64 - len(tail)].rstrip() + tail
+    return shortened(head, 64 - len(tail)).rstrip() + tail
+
+
+def shortened(text: str, most: int) -> str:
+    """The start of ``text``: at most ``most`` characters, and as many bytes in UTF-8, which is what dciodvfy counts."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def clock(header: Dataset, context: ReportContext) -> datetime:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from math import gcd, isfinite
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicomnode.detectors.contract import Plane
+
+DIRECTIONS = re.compile(r"(?:[LR]|[AP]|[HF]){1,3}\Z")
+"""One value of Patient Orientation (PS3.3 C.7.6.1.1.1)."""
 
 _LETTERS = ("RL", "AP", "FH")
 _LEAST_COSINE = 0.05
@@ -54,10 +59,11 @@ def aspect_ratio(plane: Plane, header: Dataset) -> list[int] | None:
 
 
 def patient_orientation(plane: Plane, header: Dataset) -> list[str]:
-    """Patient Orientation (0020,0020): the source's, else from the direction cosines (C.7.6.1.1.1), else []."""
+    """Patient Orientation (0020,0020): the source's where it is one, else from the cosines (C.7.6.1.1.1), else []."""
     stated = header.get("PatientOrientation")
-    if stated and all(stated):
-        return [str(value) for value in stated]
+    directions = [str(value) for value in stated] if isinstance(stated, MultiValue | list) else []
+    if len(directions) == 2 and all(DIRECTIONS.match(direction) for direction in directions):
+        return directions
     if plane.orientation is None:
         return []
     return [_letters(plane.orientation[:3]), _letters(plane.orientation[3:])]

@@ -11,7 +11,7 @@ from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
 from dicomnode.report.context import ReportContext
 from dicomnode.report.geometry import patient_orientation
 from dicomnode.report.panel import Legend
-from dicomnode.report.scores import score_texts
+from dicomnode.report.scores import percent, score_texts
 from dicomnode.report.window import Window
 
 SUPERSEDES = "Replaces an earlier result: images arrived late"
@@ -39,7 +39,7 @@ def legend_for(
     regions = [region.score for finding in result.findings for region in finding.regions if region.plane == index]
     region_text = f"{len(regions)} (up to {max(regions):.2f})" if regions else "0"
     alarming = result.outcome is Outcome.FINDINGS
-    headline, subline = "FINDINGS" if alarming else "NO FINDINGS", f"at threshold {threshold_text}"
+    headline, subline = "FINDINGS" if alarming else "NO FINDINGS", f"series, at threshold {threshold_text}"
     left_out = result.planes[index].left_out
     return Legend(
         headline="NOT ANALYSED" if left_out else headline,
@@ -52,6 +52,7 @@ def legend_for(
         ),
         facts=(
             *_where(index, volume, header),
+            *_edges([volume.planes[index]], [header]),
             ("Window", window.text),
             ("", window.origin),
             *_who(context),
@@ -94,7 +95,7 @@ def series_legend(
         ),
         facts=(
             ("Shown", f"{len(shown)} of {n} images"),
-            *_edges(volume, headers),
+            *_edges(volume.planes, headers),
             ("Window", _one_window(shown)),
             *_who(context),
             *_how_good(result),
@@ -122,12 +123,13 @@ def _missing(shown: Collection[int], marked: set[int], n: int) -> tuple[str, ...
         return ()
     hidden = len(marked - set(shown))
     text = f"{len(shown)} of {n} images: the most suspicious, the others evenly spaced"
-    return (text + (f"; {hidden} more with regions are not shown" if hidden else ""),)
+    verb = "is" if hidden == 1 else "are"
+    return (text + (f"; {hidden} more with regions {verb} not shown" if hidden else ""),)
 
 
-def _edges(volume: Volume, headers: Sequence[Dataset]) -> tuple[tuple[str, str], ...]:
-    """Which side of the patient the thumbnails' left and upper edges are, where they all agree."""
-    known = {tuple(patient_orientation(*pair)) for pair in zip(volume.planes, headers, strict=True)}
+def _edges(planes: Sequence[Plane], headers: Sequence[Dataset]) -> tuple[tuple[str, str], ...]:
+    """Which side of the patient the left and upper edges of the images are, where they all agree."""
+    known = {tuple(patient_orientation(*pair)) for pair in zip(planes, headers, strict=True)}
     directions = known.pop() if len(known) == 1 else ()
     if len(directions) != 2 or not all(directions):
         return ()
@@ -140,8 +142,8 @@ def meaning(result: DetectionResult) -> tuple[str, ...]:
     if result.calibration is None:
         return ()
     known = result.calibration
-    rate = f"{100 * known.expected_false_positive_rate:g} % of healthy patients are expected to reach the threshold"
-    return f"Score: {known.unit}", f"calibrated on {known.n_patients} patients; {rate}"
+    rate = f"{percent(known.expected_false_positive_rate)} of healthy patients are expected to reach the threshold"
+    return f"Score: {known.unit}", f"calibrated on {known.n_patients} healthy patients; {rate}"
 
 
 def region_heat(result: DetectionResult) -> float | None:

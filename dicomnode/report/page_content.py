@@ -14,7 +14,7 @@ from dicomnode.report.envelope import clock
 from dicomnode.report.legend import VALIDATION, notices, position_text
 from dicomnode.report.page_patient import patient_facts, series_facts, stated
 from dicomnode.report.page_typeface import written
-from dicomnode.report.scores import score_texts
+from dicomnode.report.scores import percent, score_texts
 from dicomnode.report.sr_content import calibration_text, completeness_text, strongest
 
 Facts = tuple[tuple[str, str], ...]
@@ -128,7 +128,7 @@ def _figures(result: DetectionResult) -> tuple[Figure, ...]:
     if calibration is None or result.score is None:
         return ()
     score, threshold = score_texts(result.score, calibration.threshold)
-    rate = f"{100 * calibration.expected_false_positive_rate:g} %"
+    rate = percent(calibration.expected_false_positive_rate)
     return (
         Figure("Series score", score, "scale 0 to 1"),
         Figure("Threshold", threshold, "same scale"),

@@ -73,6 +73,7 @@ def series_facts(headers: Sequence[Dataset]) -> tuple[tuple[str, str], ...]:
     header = headers[0]
     number = stated(header, "SeriesNumber")
     side = stated(header, "Laterality") or stated(header, "ImageLaterality")
+    side = "" if side == "U" else side  # Unpaired
     return (
         ("Modality", _known(header, "Modality")),
         ("Series", (f"no. {number}, " if number else "") + (named(stated(header, "SeriesDescription")) or "no name")),

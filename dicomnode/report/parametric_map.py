@@ -23,6 +23,7 @@ from dicomnode.report.derived_frames import (
     frame_groups,
     place_pointer,
 )
+from dicomnode.report.envelope import shortened
 
 NOT_ANALYSED = -1 / 64
 """Float Pixel Padding Value (0028,0122): a pixel without heat. Exact in float32, outside of the mapped 0..1, and so
@@ -51,7 +52,7 @@ def _parametric_map(
     dataset.ImageType = ["DERIVED", "PRIMARY", "VOLUME" if batch.stacked else "STATIC", "QUANTITY"]
     dataset.ContentQualification = "RESEARCH"
     dataset.ContentLabel = "AI_HEAT"
-    dataset.ContentDescription = f"Anomaly heat of {context.detector}, {context.banner}"[:64]
+    dataset.ContentDescription = shortened(f"{context.banner}: anomaly heat", 64)
     dataset.ContentCreatorName = f"{MANUFACTURER}^{context.detector}"[:64]
     dataset.PixelPresentation = "MONOCHROME"
     dataset.RecognizableVisualFeatures = recognisable(headers[batch.planes[0]])
@@ -109,13 +110,24 @@ def _shared(dataset: Dataset, header: Dataset) -> Dataset:
     shared.FrameVOILUTSequence = [window]
     shared.RealWorldValueMappingSequence = [_mapping()]
     shared.ParametricMapFrameTypeSequence = [frame_type]
-    if site := finding_site(header):
-        anatomy = Dataset()
-        anatomy.FrameLaterality = dataset.get("Laterality") or "U"
-        anatomy.AnatomicRegionSequence = [codes.code_item(site)]
-        shared.FrameAnatomySequence = [anatomy]
+    if anatomy := _frame_anatomy(dataset, header):
+        shared.FrameAnatomySequence = anatomy
         dataset.pop("Laterality", None)  # not beside Frame Laterality (PS3.3 C.7.3.1)
     return shared
+
+
+def _frame_anatomy(dataset: Dataset, header: Dataset) -> list[Dataset]:
+    """Frame Anatomy item of all frames (PS3.3 C.7.6.16.2.8); none for an unknown region, or a paired one of no side.
+
+    Frame Laterality has no value for "not known"; U says that the body part exists once.
+    """
+    site, side = finding_site(header), dataset.get("Laterality")
+    if site is None or side == "":
+        return []
+    anatomy = Dataset()
+    anatomy.FrameLaterality = side or "U"
+    anatomy.AnatomicRegionSequence = [codes.code_item(site)]
+    return [anatomy]
 
 
 def _mapping() -> RealWorldValueMapping:
@@ -134,6 +146,7 @@ def _add_heat(dataset: Dataset, planes: Sequence[PlaneResult]) -> None:
     frames = [_heat(plane) for plane in planes]
     if any(bool((frame == NOT_ANALYSED).any()) for frame in frames):
         dataset.FloatPixelPaddingValue = NOT_ANALYSED
+        dataset.FloatPixelPaddingRangeLimit = NOT_ANALYSED  # a range of one value: validators ask for it
     dataset.FloatPixelData = b"".join(frame.tobytes() for frame in frames)
 
 

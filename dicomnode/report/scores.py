@@ -15,3 +15,9 @@ def score_texts(score: float, threshold: float, digits: int = 0) -> tuple[str, s
     while digits < _MOST and (round(score, digits) >= round(threshold, digits)) != (score >= threshold):
         digits += 1
     return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """A share, 0 to 1, with two significant digits: "4.9 %"."""
+    value = 100.0 * share
+    return f"{value:.0f} %" if value >= 10.0 else f"{value:.2g} %"

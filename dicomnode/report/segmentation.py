@@ -26,6 +26,7 @@ from dicomnode.report.derived_frames import (
     frame_groups,
     place_pointer,
 )
+from dicomnode.report.envelope import shortened
 
 _COLOURS = ((86, 180, 233), (230, 159, 0), (204, 121, 167), (0, 158, 115), (240, 228, 66), (213, 94, 0), (0, 114, 178))
 """The palette of M. Okabe and K. Ito (2008): told apart with any colour vision; sky blue, the SC's contour, first."""
@@ -106,15 +107,18 @@ def _segmentation(
     dataset.Modality = "SEG"
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.ContentLabel = "AI_FINDINGS"
-    dataset.ContentDescription = f"Findings of {context.detector}, {context.banner}"[:64]
+    dataset.ContentDescription = shortened(f"{context.banner}: findings", 64)
     dataset.ContentCreatorName = f"{MANUFACTURER}^{context.detector}"[:64]
     dataset.SegmentationType = "BINARY"
     dataset.SegmentsOverlap = "YES" if _overlap(segments) else "NO"
     uids = ResultUIDs.of(volume.planes[0].source.series, context)
+    side = dataset.pop("Laterality", None)  # validators take no Laterality of the Series in a segmentation
     dataset.SegmentSequence = [
         _description(number, segment, headers[batch.planes[0]], uids, result, context)
         for number, segment in enumerate(segments, start=1)
     ]
+    for item in dataset.SegmentSequence if side is not None else ():
+        _add_side(item, str(side.value))
     _add_frames(dataset, batch, segments, volume, headers, context)
     return dataset
 
@@ -146,6 +150,13 @@ def _description(
         anatomic_regions=[site] if site else None,
         display_color=CIELabColor.from_rgb(*_COLOURS[(segment.place - 1) % len(_COLOURS)]),
     )
+
+
+def _add_side(segment: Dataset, side: str) -> None:
+    """The imaged side as modifier of the anatomic region, where both are known (PS3.3 10.5)."""
+    for region in segment.get("AnatomicRegionSequence") or ():
+        if side in codes.SIDES:
+            region.AnatomicRegionModifierSequence = [codes.code_item(codes.SIDES[side])]
 
 
 def _algorithm(result: DetectionResult, context: ReportContext) -> AlgorithmIdentificationSequence:

@@ -38,7 +38,7 @@ from dicomnode.report.anatomy import finding_site
 from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
 from dicomnode.report.image_library import image_library
 from dicomnode.report.legend import notices
-from dicomnode.report.scores import score_texts
+from dicomnode.report.scores import percent, score_texts
 
 Group = (
     MeasurementsAndQualitativeEvaluations
@@ -192,7 +192,7 @@ def calibration_text(result: DetectionResult) -> str:
     text = (
         f"Score: {calibration.unit}. Calibration: {calibration.method}, on {calibration.n_patients} healthy patients "
         f"held back from training. A score at or above {calibration.threshold:g} counts as findings; "
-        f"{100 * calibration.expected_false_positive_rate:g} % of healthy patients are expected there."
+        f"{percent(calibration.expected_false_positive_rate)} of healthy patients are expected there."
     )
     if result.raw_score is not None:
         text += f" Uncalibrated detector output: {result.raw_score:.6g} {result.raw_unit}".rstrip() + "."

@@ -21,6 +21,7 @@ from dicomnode.report.page_typeface import written
 from dicomnode.report.part10 import add_file_meta
 from dicomnode.report.pdf import add_document, add_sources
 from dicomnode.report.secondary_capture import add_capture, add_series
+from dicomnode.report.transcribe import legible
 
 _MEANING = {
     Outcome.NOT_ANALYSED: "This series was not analysed by the software.",
@@ -69,6 +70,7 @@ def status_results(
     """
     if not sources or not headers:
         raise ValueError("a status page is about a Series that has come")
+    headers = legible(headers)
     content = status_content(headers, statement, context)
     for kind, make in (("page", _page), ("pdf", _document)):
         dataset = _enveloped(kind, sources, headers, statement, context)

@@ -16,14 +16,15 @@ COMMIT = "commit"
 """Kind of the job that asks one Destination about one Assignment."""
 
 
-def commit_key(assignment_id: int, destination: str) -> str:
-    """The deduplication key of that job."""
-    return f"{assignment_id}:{destination}"
+def commit_job(assignment_id: int, destination: str, since: float) -> tuple[str, dict[str, Any]]:
+    """Deduplication key and payload of that job. ``since``: answers to questions before this do not count any more."""
+    payload = {"assignment_id": assignment_id, "destination": destination, "waiting_since": since}
+    return f"{assignment_id}:{destination}", payload
 
 
-def commit_payload(assignment_id: int, destination: str, since: float) -> dict[str, Any]:
-    """The payload of that job. ``since``: answers to questions before this do not count any more."""
-    return {"assignment_id": assignment_id, "destination": destination, "waiting_since": since}
+def job_of(row: CommitmentRow) -> tuple[str, dict[str, Any]]:
+    """The ``commit_job`` that takes in the report of ``row``, should the one that asked have ended meanwhile."""
+    return commit_job(row.assignment_id, row.destination, row.requested_at)
 
 
 def take_report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,13 +90,11 @@ def _of_charset(charset: str | list[str], name: str) -> Callable[[], Made]:
     return make
 
 
-def _without_result(modality: str, outcome: Outcome) -> Callable[[], Made]:
-    def make() -> Made:
-        volume, headers = source(modality, 2)
-        statement = StatusStatement(outcome, "the slices are not parallel", "volume", 2)
-        return tuple(status_results([plane.source for plane in volume.planes], headers, statement, context()))
-
-    return make
+def status_of(modality: str, outcome: Outcome) -> Made:
+    """The pages about a Series without a result."""
+    volume, headers = source(modality, 2)
+    statement = StatusStatement(outcome, "the slices are not parallel", "volume", 2)
+    return tuple(status_results([plane.source for plane in volume.planes], headers, statement, context()))
 
 
 CASES: dict[str, tuple[Callable[[], Made], frozenset[str]]] = {
@@ -111,9 +110,9 @@ CASES: dict[str, tuple[Callable[[], Made], frozenset[str]]] = {
     "MR superseding and incomplete": (_superseding_incomplete, WITH_FINDINGS),
     "DX Latin-1, sparse": (_of_charset("ISO_IR 100", "Müller^Jörg"), ALWAYS),
     "DX Japanese, sparse": (_of_charset(["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"), ALWAYS),
-    "CT not analysed": (_without_result("CT", Outcome.NOT_ANALYSED), STATUS),
-    "DX not analysed": (_without_result("DX", Outcome.NOT_ANALYSED), STATUS),
-    "MR failed": (_without_result("MR", Outcome.FAILED), STATUS),
+    "CT not analysed": (partial(status_of, "CT", Outcome.NOT_ANALYSED), STATUS),
+    "DX not analysed": (partial(status_of, "DX", Outcome.NOT_ANALYSED), STATUS),
+    "MR failed": (partial(status_of, "MR", Outcome.FAILED), STATUS),
 }
 
 
@@ -158,10 +157,13 @@ def test_validators_would_find_an_error(tmp_path: Path) -> None:
     picture, document = written([to_bytes(one) for one in _planted()], tmp_path)
     assert any("ConversionType" in error for error in dciodvfy(picture))
     assert any("TID" in error or "context group" in error for error in pixelmed_all([document])[document])
-    cut = dcmread(picture)
-    cut.PixelData = cut.PixelData[: len(cut.PixelData) // 2]
-    cut.save_as(tmp_path / "cut.dcm")
-    assert any("dcmj2pnm" in error for error in validate([tmp_path / "cut.dcm"]))
+    empty = dcmread(picture)
+    del empty.PixelData
+    empty.save_as(tmp_path / "empty.dcm")
+    assert any("dcmj2pnm" in error for error in validate([tmp_path / "empty.dcm"]))
+    (report,) = (one.dataset for one in status_of("CT", Outcome.FAILED) if one.kind == "pdf")
+    report.EncapsulatedDocument = b"no PDF at all "
+    assert any("dcm2pdf" in error for error in validate(written([to_bytes(report)], tmp_path)))
 
 
 def test_a_presentation_state_is_shown_to_the_checker_of_presentation_states(made: dict[str, Made]) -> None:

@@ -9,7 +9,9 @@ def _of(table: Origins, *keywords: str) -> Origins:
     return {keyword: table[keyword] for keyword in keywords}
 
 
-_SERIES = _of(CAPTURE, "RequestAttributesSequence", "BodyPartExamined", "Laterality")
+SERIES = _of(CAPTURE, "RequestAttributesSequence", "BodyPartExamined", "Laterality")
+"""What an image Series may say of the source."""
+
 _LOSSY = _of(CAPTURE, "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 MULTI_FRAME: Origins = {
@@ -22,7 +24,6 @@ MULTI_FRAME: Origins = {
 }
 
 _FRAMES: Origins = {
-    **_SERIES,
     **_LOSSY,
     "InstanceNumber": (FIXED, "1"),
     "FrameOfReferenceUID": (COPY, "source; derived where a map needs one and the source has none"),
@@ -82,7 +83,6 @@ PARAMETRIC_MAP: Origins = {
 }
 
 PRESENTATION_STATE: Origins = {
-    **_SERIES,
     "SOPClassUID": (FIXED, "Grayscale Softcopy Presentation State Storage"),
     "Modality": (FIXED, "`PR`"),
     "InstanceNumber": (FIXED, "1"),

@@ -23,6 +23,7 @@ from tests.docs_conformance.attributes_derived import (
     PDF,
     PRESENTATION_STATE,
     SEGMENTATION,
+    SERIES,
 )
 from tests.docs_conformance.markdown import table
 from tests.docs_conformance.samples import of_kind, samples
@@ -37,9 +38,9 @@ def sections() -> dict[str, str]:
         "mf-sc-attributes": _attributes(of_kind("mf-sc"), MULTI_FRAME, SHARED | CAPTURE),
         "sr-attributes": _attributes(of_kind("sr", "sr-volume"), SHARED | DOCUMENT),
         "ko-attributes": _attributes(of_kind("ko"), KEY_OBJECTS, SHARED),
-        "seg-attributes": _attributes(of_kind("seg"), SEGMENTATION, SHARED),
-        "pm-attributes": _attributes(of_kind("pm"), PARAMETRIC_MAP, SHARED),
-        "gsps-attributes": _attributes(of_kind("gsps"), PRESENTATION_STATE, SHARED),
+        "seg-attributes": _attributes(of_kind("seg"), SEGMENTATION, {**SHARED, **SERIES}),
+        "pm-attributes": _attributes(of_kind("pm"), PARAMETRIC_MAP, {**SHARED, **SERIES}),
+        "gsps-attributes": _attributes(of_kind("gsps"), PRESENTATION_STATE, {**SHARED, **SERIES}),
         "pdf-attributes": _attributes(of_kind("pdf"), PDF, SHARED),
         "sr-root-content": _content(root),
         "sr-regions-content": _content(regions),

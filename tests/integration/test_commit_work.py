@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from dicomnode.audit import verify
 from dicomnode.console.metrics import prometheus
@@ -14,9 +15,10 @@ from dicomnode.console.status import read_status
 from dicomnode.deliver.back_off import DAY_S
 from dicomnode.dicom.commitment import EventStatus
 from dicomnode.errors import Permanent
-from dicomnode.jobs import enqueue, release_owner
+from dicomnode.jobs import enqueue, expire, release_owner
 from dicomnode.node.recovery import record_dead
 from dicomnode.node.requeue import requeue_dead_job
+from dicomnode.store.tables import JobRow
 from tests.integration.commit_fixtures import LONG_S, AskingNode, CommitPacs, report_dataset
 
 Start = Callable[..., tuple[CommitPacs, AskingNode]]
@@ -224,6 +226,39 @@ def test_an_archive_that_never_reports_ends_as_a_dead_letter_after_seven_days(st
     assert 5 <= len(pacs.asked) <= 9
 
 
+def test_a_report_that_comes_after_the_dead_letter_counts_without_an_operator(start: Start) -> None:
+    pacs, node = start(how="none", listen=True, options={"linger_s": 0.0})
+    node.result()
+    for _ in range(12):
+        node.work()
+        node.outbox.now += DAY_S
+    assert node.job().state == "dead"
+    assert pacs.report(pacs.answer_to(-1)) == 0x0000
+    node.work()
+    assert node.committed() == [True] * 3
+    assert (node.job().state, node.job().error) == ("done", "")
+    assert len(node.outbox.audit("committed")) == 1
+    assert pacs.report(pacs.answer_to(-1)) == 0x0000, "the same again wakes nobody"
+    assert node.job().state == "done"
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_question(start: Start) -> None:
+    pacs, node = start(how="none", options={"linger_s": 0.0})
+    node.result()
+    right = node.outbox.now
+    node.outbox.now += 365 * DAY_S
+    with node.outbox.store.write() as session:
+        session.execute(update(JobRow).values(payload={**node.job().payload, "waiting_since": node.outbox.now}))
+    node.work()
+    node.outbox.now = right + LONG_S
+    with node.outbox.store.write() as session:
+        expire(session, node.outbox.now)
+    node.work()
+    assert len(pacs.asked) == 2
+    assert [row.state for row in node.rows()] == ["expired", "requested"]
+    assert node.job().not_before <= node.outbox.now + DAY_S
+
+
 @pytest.mark.parametrize("status", [0x0110, 0x0122, 0x0124, 0x0211, 0xA700])
 def test_an_archive_that_refuses_the_request_is_asked_again_and_told_of_once(start: Start, status: int) -> None:
     pacs, node = start(status=status)
@@ -327,6 +362,8 @@ def test_a_peer_that_is_not_to_be_asked_any_more_is_not_asked(start: Start) -> N
     node.work()
     assert node.job().state == "done"
     assert pacs.asked == []
+    state = read_status(node.config, node.outbox.store, node.outbox.spool, node.outbox.now)
+    assert state["commitments"] == {"pacs": {"not asked": 3}}
 
 
 def test_malformed_jobs_and_unknown_peers_are_dead_letters(start: Start) -> None:

@@ -219,6 +219,18 @@ def test_a_mended_pacs_gets_the_real_objects_after_a_requeue(outbox: Outbox) -> 
     assert set(outbox.states()) == {"delivered"}
 
 
+def test_the_page_about_an_earlier_failure_does_not_stand_in_for_the_result(outbox: Outbox) -> None:
+    """After a requeue, pages of two outcomes belong to one Assignment; only the last one is true."""
+    outbox.add_result(outbox.add_study(), "pacs", kinds=["sr"], standby=["pdf", "pdf"])
+    old, new = [row for row in outbox.derived() if row.kind == "pdf"]
+    with outbox.store.write() as session:
+        session.execute(update(DerivedRow).where(DerivedRow.id == old.id).values(created_at=outbox.now - 60.0))
+    with pacs_refusing(frozenset({SR}), "dimse") as pacs:
+        deliver(outbox, pacs.peer())
+    assert pacs.uids == [new.SOPInstanceUID]
+    assert outbox.jobs()[0].state == "done"
+
+
 def test_a_requeue_at_a_pacs_that_still_refuses_ends_the_same_way(outbox: Outbox) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["seg", "sr"], standby=["sc"])
     poison = next(row.SOPInstanceUID for row in outbox.derived() if row.kind == "sr")

@@ -137,3 +137,25 @@ def test_no_name_leads_out_of_the_folder(share: FolderPeer, tmp_path: Path, uid:
     assert answer.disposition is Disposition.PERMANENT
     assert answer.reason == "the file names no Study, Series and Instance"
     assert not list(share.folder.iterdir())
+
+
+def test_no_link_in_a_shared_folder_leads_the_node_elsewhere(share: FolderPeer, tmp_path: Path) -> None:
+    """Whoever may write there could otherwise have any file of the node's user written over."""
+    file, victim = outbound(tmp_path / "a.dcm"), tmp_path / "database"
+    victim.write_bytes(b"precious")
+    target = place(share, file)
+    target.parent.mkdir(parents=True)
+    target.with_name(f".{target.stem}.part").symlink_to(victim)
+    assert [answer.accepted for answer in write(share, file)] == [True]
+    assert victim.read_bytes() == b"precious"
+    assert target.read_bytes() == file.path.read_bytes()
+    assert not target.is_symlink()
+
+
+def test_a_link_in_the_place_of_a_study_is_told_and_not_followed(share: FolderPeer, tmp_path: Path) -> None:
+    file, elsewhere = outbound(tmp_path / "a.dcm"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place(share, file).parent.parent.symlink_to(elsewhere)
+    (answer,) = write(share, file)
+    assert (answer.disposition, answer.reason) == (Disposition.PERMANENT, "a link has the name of its folder")
+    assert list(elsewhere.rglob("*.dcm")) == []

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -507,3 +507,46 @@ def test_a_file_that_changes_while_it_is_sent_is_tried_again(tmp_path: Path, mon
         files[1].path.write_bytes(whole)
         assert all(answer.accepted for answer in store(server, files))
     assert server.uids == [file.SOPInstanceUID for file in files]
+
+
+def test_a_web_page_in_place_of_an_answer_is_not_taken_for_stored(tmp_path: Path) -> None:
+    """A login page, or a site in the place of the DICOMweb server, says 200 to everything."""
+    reply = Reply(200, b"<!doctype html><title>Log in</title>", {"Content-Type": "text/html; charset=utf-8"})
+    with StowServer(always(reply)) as server:
+        (sent,) = store(server, some(tmp_path, 1))
+    assert (sent.disposition, sent.status) == (TRANSIENT, None)
+    assert sent.reason == "HTTP 200 OK, with a web page: it is no DICOMweb server, check its URL"
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"five"])
+def test_a_chunk_size_that_lies_fills_no_memory_and_loses_nothing(tmp_path: Path, size: bytes) -> None:
+    """With a chunk size of -1 the library's read takes everything that comes."""
+    sent_bytes = 0
+
+    def flood(opened: socket.socket) -> None:
+        nonlocal sent_bytes
+        opened.recv(1 << 20)
+        opened.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n")
+        with suppress(OSError):
+            while sent_bytes < 16 * web.MAX_ANSWER:
+                sent_bytes += opened.send(b" " * (1 << 20))
+
+    with listener(flood) as peer:
+        (sent,) = store_instances(peer, [outbound(tmp_path / "a.dcm")], QUICK)
+    assert sent.disposition in {TRANSIENT, WARNING}
+    assert "internal" not in sent.reason
+    assert sent_bytes < 16 * web.MAX_ANSWER
+
+
+def test_a_server_that_fails_while_instances_are_sent_alone_is_not_asked_for_each_of_them(tmp_path: Path) -> None:
+    """Fifty time limits in a row would keep the lane of this destination, and its worker, for an hour."""
+
+    def answer(server: StowServer, parts: list[Part]) -> Reply:
+        return Reply(409) if len(parts) > 1 else Reply(503)
+
+    files = some(tmp_path, 5)
+    with StowServer(answer) as server:
+        answers = store(server, files)
+    assert len(server.requests) == 2
+    assert [sent.tried for sent in answers] == [True, False, False, False, False]
+    assert all(sent.disposition is TRANSIENT for sent in answers)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from dicomnode.config import parse_config
+from dicomnode.deliver.commit_worker import CommitWorker
 from dicomnode.errors import ConfigError
 from dicomnode.node.build import Blueprint
 from dicomnode.node.children import Child
+from dicomnode.node.roles import DUTIES, Assignment
 from dicomnode.store.schema import migrate
 
 
@@ -87,3 +90,23 @@ def test_a_taken_port_is_told_by_name(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"node.port: 127.0.0.1:{port} cannot be used"):
             receiver.hear(60.0)
         receiver.wait_stopped(time.monotonic() + 15.0)
+
+
+def test_the_process_ends_with_the_thread_that_asks_for_commitment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it is started again; without that thread storage commitment would stop and nobody would see it."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(CommitWorker, "run", broken)
+    duty = Assignment("deliver", "deliver-1", blueprint(tmp_path))
+    stop = threading.Event()
+    too_late = threading.Timer(10.0, stop.set)
+    too_late.start()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            DUTIES["deliver"](duty, stop, lambda _: None)
+    finally:
+        too_late.cancel()

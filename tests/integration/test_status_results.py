@@ -320,6 +320,30 @@ def test_a_failure_that_was_requeued_before_its_page_was_made_has_none(bench_of:
         assert not read_case(session, bench.spool, 1).replaces_earlier
 
 
+def test_a_failure_that_comes_back_after_a_requeue_has_its_page(bench_of: Callable[..., Bench]) -> None:
+    """Its first announcement came to nothing, since the analysis had been requeued when the page was to be made."""
+    bench = bench_of(FAILED + PEER)
+    complete_series(bench.store, bench.spool)
+    fail_for_good(bench)
+    requeue_dead_job(bench.store, jobs(bench, "detect")[0].id, bench.now)
+    assert bench.flow().step()
+    assert bench.audited("requeued by hand")[0]["StudyInstanceUID"] == STUDY
+    fail_for_good(bench)
+    assert bench.flow().step()
+    assert sent(bench) == [("page", "pacs")]
+    requeue_dead_job(bench.store, jobs(bench, "detect")[0].id, bench.now)
+    fail_for_good(bench)
+    assert not bench.flow().step(), "once it is made, it is not announced again"
+
+
+def test_what_an_older_version_refused_is_not_called_superseded(bench: Bench) -> None:
+    complete_series(bench.store, bench.spool, numbers=GAP)
+    bench.worker(finding_result).step()
+    with bench.store.write() as session:
+        session.execute(update(AssignmentRow).values(gate=None))
+    assert read_status(bench.config, bench.store, bench.spool, bench.now)["not_analysed"] == {"unknown": 1}
+
+
 def test_a_page_about_unreadable_files_fails_visibly(bench: Bench) -> None:
     """Without one readable header the node knows no patient for sure; it makes none up."""
     complete_series(bench.store, bench.spool)
@@ -351,6 +375,16 @@ def test_analyses_at_work_together_keep_their_series_numbers_apart(bench: Bench)
         one, other = (read_case(session, bench.spool, item).series_numbers for item in (first, second))
     assert one == {1}
     assert {1, 9001, 9002} < other
+
+
+def test_results_of_an_older_version_keep_the_numbers_that_were_not_recorded(bench: Bench) -> None:
+    complete_series(bench.store, bench.spool)
+    bench.worker(finding_result).step()
+    with bench.store.write() as session:
+        session.execute(update(DerivedRow).values(SeriesNumber=None))
+        second = assign(session, session.scalars(select(SeriesRow)).one(), route="s")
+    with bench.store.read() as session:
+        assert {9001, 9002, 9003} < read_case(session, bench.spool, second).series_numbers
 
 
 def test_two_analyses_that_share_a_page_send_it_once_to_each_peer(bench_of: Callable[..., Bench]) -> None:

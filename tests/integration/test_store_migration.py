@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 import dicomnode.store
 from dicomnode.audit import append, verify
 from dicomnode.audit.events import Event
+from dicomnode.deliver.worker import Deliverer
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
+from dicomnode.store.spool import Spool, digest
+from dicomnode.store.tables import DeliveryRow, JobRow
+from tests.integration.deliver_fixtures import FakePacs, config, make_file
 
 MIGRATIONS = Path(dicomnode.store.__file__).parent / "migrations"
 ROWS = {
@@ -70,3 +74,27 @@ def test_migrating_twice_changes_nothing(old: Store) -> None:
     migrate(old)
     with old.read() as session:
         assert session.execute(text("SELECT count(*) FROM delivery")).scalar_one() == 1
+
+
+def test_what_waited_in_a_database_of_the_first_version_is_delivered(old: Store, tmp_path: Path) -> None:
+    """Its result has no Series Number, no stand-ins, and no commitment."""
+    spool, made = Spool(tmp_path / "spool"), make_file(tmp_path / "a.dcm")
+    content = (tmp_path / "a.dcm").read_bytes()
+    file = {"sha256": digest(content), "path": spool.store((content,), "derived", digest(content))}
+    file |= {"SOPInstanceUID": made.SOPInstanceUID, "SOPClassUID": made.SOPClassUID}
+    job = {"payload": '{"assignment_id": 1, "destination": "pacs"}'}
+    with old.write() as session:
+        session.execute(text("UPDATE delivery SET state = 'waiting'"))
+        session.execute(text(f"UPDATE derived SET {', '.join(f'{name} = :{name}' for name in file)}"), file)
+        columns = "kind, dedup_key, payload, state, priority, attempt, crashes, interruptions, not_before, error"
+        values = "'deliver', '1:pacs', :payload, 'ready', 0, 0, 0, 0, 0.0, ''"
+        session.execute(text(f"INSERT INTO job ({columns}, created_at) VALUES ({values}, 5.0)"), job)
+    migrate(old)
+    with FakePacs() as pacs:
+        worker = Deliverer(config(pacs.peer(commit=True)), old, spool, "deliver-1", lambda: 10.0)
+        while worker.step():
+            pass
+    assert pacs.uids == [made.SOPInstanceUID]
+    with old.read() as session:
+        assert session.scalars(select(DeliveryRow.state)).all() == ["delivered"]
+        assert session.execute(select(JobRow.kind, JobRow.state)).all() == [("deliver", "done"), ("commit", "ready")]

@@ -51,6 +51,12 @@ FAULTS = {
     "token for DICOM": (PEER + 'token_env = "TOKEN"\n', 6, "peer[1].token_env: unknown key"),
     "token in the file": (STOW + 'token = "abc"\n', 4, "peer[1].token: unknown key"),
     "token without TLS": (STOW.replace("https", "http") + 'token_env = "TOKEN"\n', 1, "must not travel without TLS"),
+    "TLS for a URL without it": (
+        STOW.replace("https", "http") + 'tls = { ca = "ca.pem" }\n',
+        1,
+        "tls says nothing to http",
+    ),
+    "key without certificate": (PEER + 'tls = { ca = "ca.pem", key = "k.pem" }\n', 6, "peer[1].tls: a key without"),
     "token from two places": (STOW + 'token_env = "T"\ntoken_file = "t"\n', 1, "token_file or token_env, not both"),
     "variable that is none": (STOW + 'token_env = "my token"\n', 4, "peer[1].token_env"),
     "address that is no URL": (STOW.replace("https://", ""), 3, "peer[1].stow"),

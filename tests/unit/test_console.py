@@ -8,8 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
+from dicomnode.cli.status import status as cli_status
 from dicomnode.config import parse_config
 from dicomnode.console.metrics import METRICS, prometheus
 from dicomnode.console.page import overview
@@ -122,3 +124,25 @@ def test_pages_are_503_while_the_database_does_not_answer(parts) -> None:
     store.path.write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 10)
     with TestClient(application(config, store, spool)) as client:
         assert client.get("/status").status_code == 503
+
+
+def test_what_is_tried_again_is_shown_with_its_reason(parts, tmp_path: Path) -> None:
+    """Nothing is dead yet, and still the operator has to renew a token."""
+    config, store, spool = parts
+    reason = "HTTP 401 Unauthorized: its token is missing, expired or wrong"
+    waiting = JobRow(kind="deliver", dedup_key="1:pacs", state="ready", attempt=4, error=reason, created_at=1.0)
+    waiting.payload, waiting.not_before = {"assignment_id": 1, "destination": "pacs"}, 60.0
+    fresh = JobRow(kind="deliver", dedup_key="2:pacs", state="ready", created_at=1.0, payload={"destination": "pacs"})
+    with store.write() as session:
+        session.add_all([waiting, fresh])
+        session.flush()
+        number = waiting.id
+    status = read_status(config, store, spool, now=10.0)
+    assert status["retrying"] == [
+        {"job": number, "kind": "deliver", "destination": "pacs", "attempts": 4, "reason": reason, "next_at": 60.0}
+    ]
+    assert f"<td>{number}</td><td>deliver</td><td>pacs</td><td>4</td><td>{reason}</td>" in overview(status)
+    path = tmp_path / "dicomnode.toml"
+    path.write_text(f'[node]\ndata_dir = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/node.sqlite3"\n')
+    said = CliRunner().invoke(cli_status, ["--config", str(path)])
+    assert f"tried again job {number} (deliver to pacs), tried 4 time(s): {reason}" in said.output

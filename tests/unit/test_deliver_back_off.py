@@ -35,3 +35,10 @@ def test_a_failed_lane_is_held_longer_each_time_and_freed_by_an_answer(monkeypat
     assert lanes.closed(100.0) == frozenset()
     lanes.failed("pacs", 100.0)
     assert lanes.closed(102.0) == frozenset(), "an answer resets the count"
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_lane_closed() -> None:
+    lanes = Lanes(BackOff())
+    lanes.failed("pacs", 1_000_000.0, at_least_s=60.0)
+    assert lanes.closed(1_000_000.0) == {"pacs"}
+    assert lanes.closed(500.0) == frozenset()

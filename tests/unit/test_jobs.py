@@ -26,7 +26,7 @@ from dicomnode.jobs import (
     waiting,
     wake,
 )
-from dicomnode.jobs.leases import MAX_CRASHES, MAX_INTERRUPTIONS
+from dicomnode.jobs.leases import FARTHEST_S, MAX_CRASHES, MAX_INTERRUPTIONS
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import JobRow
@@ -226,6 +226,20 @@ def test_an_expired_lease_counts_as_a_crash(store: Store) -> None:
         ended = do(store, expire, now)
     assert [job.dedup_key for job in ended] == ["a"]
     assert row(store).error == "the worker was lost 3 times"
+
+
+def test_a_job_that_a_wrong_clock_put_off_is_not_stranded_when_the_clock_is_set_back(store: Store) -> None:
+    add(store)
+    do(store, retry, taken(store), "connection refused", NOW + 365 * 86_400.0)
+    assert do(store, expire, NOW) == []
+    assert taken(store).attempt == 2
+
+
+def test_a_job_that_is_put_off_for_a_day_waits_for_it(store: Store) -> None:
+    add(store)
+    do(store, retry, taken(store), "not yet", NOW + FARTHEST_S)
+    do(store, expire, NOW)
+    assert row(store).not_before == NOW + FARTHEST_S
 
 
 def test_a_restart_of_the_node_costs_the_job_nothing(store: Store) -> None:

@@ -143,7 +143,7 @@ def test_report_legend_states_outcome_threshold_slice_window_and_model():
 def test_report_legend_says_no_findings_and_never_normal():
     volume, headers = source("CT", 1)
     legend = legend_for(0, volume, headers[0], no_findings(volume), context(), BRAIN)
-    assert (legend.headline, legend.subline) == ("NO FINDINGS", "at threshold 0.95")
+    assert (legend.headline, legend.subline) == ("NO FINDINGS", "series, at threshold 0.95")
     assert "normal" not in str(legend).lower()
 
 

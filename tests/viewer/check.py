@@ -16,6 +16,9 @@ from tests.viewer.page import NotSeen, ViewerPage, browser
 CHANGES_THE_PAGE = frozenset({"regions report", "parametric map", "segmentation"})
 """After these the tab shows more than the Series that is opened next: a new one is taken."""
 
+NOT_DRAWN = frozenset({"root report", "presentation state"})
+"""What this viewer lists only: nothing to photograph."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -67,6 +70,6 @@ def _verdict(screen: Screen, one: Expected, pictures: Path) -> Verdict:
         said, shown = str(error).splitlines()[0], False
         if screen.page.problems:
             said += f" (the viewer says: {screen.page.problems[-1].splitlines()[0][:200]})"
-    if one.kind != "root report":
+    if one.kind not in NOT_DRAWN:
         screen.page.photograph(pictures / f"{one.name.replace(',', '').replace(' ', '_')}.png")
     return Verdict(one, shown, said)

@@ -13,8 +13,19 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88."
-ORDER = ("source", "capture", "pdf", "root report", "regions report", "parametric map", "segmentation", "other")
+ORDER = (
+    "source",
+    "capture",
+    "pdf",
+    "root report",
+    "presentation state",
+    "regions report",
+    "parametric map",
+    "segmentation",
+    "other",
+)
 """Source first: it is what colours are compared with. A map before segments: this viewer draws none after them."""
 
 _MEASUREMENT_GROUP, _COMMENT = ("125007", "DCM"), ("121106", "DCM")
@@ -77,7 +88,7 @@ def _kind(dataset: Dataset) -> tuple[str, tuple[str, ...]]:
         return "segmentation", tuple(str(segment.SegmentLabel) for segment in dataset.SegmentSequence)
     if sop_class == SECONDARY_CAPTURE or sop_class.startswith(SECONDARY_CAPTURE + "."):
         return "capture", ()
-    known = {PARAMETRIC_MAP: "parametric map", ENCAPSULATED_PDF: "pdf"}
+    known = {PARAMETRIC_MAP: "parametric map", ENCAPSULATED_PDF: "pdf", PRESENTATION_STATE: "presentation state"}
     return known.get(sop_class, "source" if "Rows" in dataset else "other"), ()
 
 

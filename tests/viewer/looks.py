@@ -104,6 +104,7 @@ LOOKS: dict[str, Callable[[Screen, Expected], str]] = {
     "capture": _capture,
     "pdf": _pdf,
     "root report": _listed,
+    "presentation state": _listed,
     "regions report": _regions,
     "parametric map": _map,
     "segmentation": _segments,

@@ -73,7 +73,9 @@ class ViewerPage:
 
     def listed(self, number: int, description: str) -> Locator:
         """The Series in the list. Raises NotSeen."""
-        own = self._thumbnails.filter(has_text=re.compile(rf"S:{number}\b")).filter(has_text=description)
+        exactly = re.compile(f"^{re.escape(description)}$")
+        label = self._page.locator("[data-cy=series-description-label]", has_text=exactly)
+        own = self._thumbnails.filter(has_text=f"S:{number}").filter(has=label)
         self.wait("an entry in the series list", lambda: own.count() == 1)
         return own
 
@@ -90,8 +92,9 @@ class ViewerPage:
         return corner.first.inner_text() if corner.count() else ""
 
     def busy(self) -> bool:
-        """Does the viewport show the bar of something that is still loading?"""
-        return "Loading" in self._page.locator("[data-cy=viewport-pane]").first.inner_text()
+        """Is something still loading, or does a coloured notice of the viewer lie over the picture?"""
+        notices = self._page.locator("[data-sonner-toast]").count()
+        return bool(notices) or "Loading" in self._page.locator("[data-cy=viewport-pane]").first.inner_text()
 
     def picture(self) -> Picture:
         """The middle of the viewport."""

@@ -52,7 +52,8 @@ class ViewerSite:
         """``Forwarded`` (RFC 7239): Orthanc writes bulk data addresses with the origin that the browser knows."""
         headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
         address = f"{self._archive}{request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        answer = self._session.get(address, headers=headers | {"Forwarded": self._forwarded}, timeout=ARCHIVE_S)
+        headers |= {"Forwarded": self._forwarded, "Connection": "close"}
+        answer = self._session.get(address, headers=headers, timeout=ARCHIVE_S)
         told = {"Content-Type": answer.headers.get("Content-Type", "application/octet-stream")}
         return Response(answer.content, answer.status_code, headers=_ISOLATION | told)
 

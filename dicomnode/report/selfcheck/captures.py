@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
+from dicomnode.report.geometry import DIRECTIONS
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.coded import first
 from dicomnode.report.selfcheck.pixels import frames
@@ -40,7 +40,6 @@ _GEOMETRY = (
     "SliceThickness",
     "PixelSpacing",
 )
-_DIRECTIONS = re.compile(r"(?:[LR]|[AP]|[HF]){1,3}\Z")
 _GROUPS = frozenset({"PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence"})
 _PER_FRAME = "PerFrameFunctionalGroupsSequence"
 _PER_FRAME_TAG = 0x52009230
@@ -73,7 +72,7 @@ def _orientation(dataset: Dataset) -> Iterator[str]:
         yield "PatientOrientation: missing, Type 2C (PS3.3 C.7.6.1)"
         return
     values = dataset.PatientOrientation or []
-    if values and (len(values) != 2 or not all(_DIRECTIONS.match(str(one)) for one in values)):
+    if values and (len(values) != 2 or not all(DIRECTIONS.match(str(one)) for one in values)):
         yield "PatientOrientation: empty, or the directions of rows and columns (PS3.3 C.7.6.1.1.1)"
 
 

@@ -19,7 +19,7 @@ from dicomnode.report.anatomy import laterality
 from dicomnode.report.context import ReportContext, ResultUIDs, device_uid
 from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS, clock, series_number
 from dicomnode.report.evidence import requests
-from dicomnode.report.transcribe import copied
+from dicomnode.report.transcribe import copied, legible
 
 DOCUMENTS = {"sr": ("sr", "sr-regions")}
 """The documents of a kind that has several; every other kind is one document of its own name."""
@@ -63,10 +63,15 @@ class Case:
     def context(self) -> ReportContext:
         return self.evidence.context
 
+    @cached_property
+    def headers(self) -> Sequence[Dataset]:
+        """The source headers, as those who make the results read them."""
+        return legible(self.evidence.headers)
+
     @property
     def header(self) -> Dataset:
         """The first header: Patient, Study and Series of the source."""
-        return self.evidence.headers[0]
+        return self.headers[0]
 
     @cached_property
     def series(self) -> SeriesReference:
@@ -93,7 +98,7 @@ class Case:
     def numbers(self) -> Mapping[str, int]:
         """Series Number of each document."""
         first = next(iter(SERIES_NUMBERS))
-        step = series_number(first, self.evidence.headers, self.context) - SERIES_NUMBERS[first]
+        step = series_number(first, self.headers, self.context) - SERIES_NUMBERS[first]
         return {name: number + step for name, number in SERIES_NUMBERS.items()}
 
     @cached_property
@@ -108,12 +113,12 @@ class Case:
 
     @cached_property
     def by_instance(self) -> Mapping[str, Dataset]:
-        return {str(header.get("SOPInstanceUID")): header for header in self.evidence.headers}
+        return {str(header.get("SOPInstanceUID")): header for header in self.headers}
 
     @cached_property
     def stamps(self) -> Mapping[str, frozenset[str]]:
         """``analysed_at`` as DA, TM and DT, in every time zone that the source states."""
-        stated = {str(header.get("TimezoneOffsetFromUTC") or ""): header for header in self.evidence.headers}
+        stated = {str(header.get("TimezoneOffsetFromUTC") or ""): header for header in self.headers}
         times = [clock(header, self.context) for header in stated.values()] + [self.context.analysed_at]
         return {
             vr: frozenset(when.strftime(one) for when in times for one in formats) for vr, formats in _FORMATS.items()
@@ -121,7 +126,7 @@ class Case:
 
     @cached_property
     def side(self) -> str | None:
-        return laterality(self.evidence.headers)
+        return laterality(self.headers)
 
     @cached_property
     def device(self) -> str:
@@ -131,7 +136,7 @@ class Case:
     def planes(self) -> int:
         """How many planes the source has at least: Instances, or frames of them."""
         frames = sum(_count(header.get("NumberOfFrames")) for header in self.by_instance.values())
-        return max(len(self.classes), len(self.evidence.headers), frames)
+        return max(len(self.classes), len(self.headers), frames)
 
     @cached_property
     def instances(self) -> Mapping[str, frozenset[str]]:

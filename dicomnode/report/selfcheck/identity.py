@@ -118,6 +118,9 @@ def _laterality(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
     if kind not in IMAGES:
         if kind != "gsps" and "Laterality" in dataset:
             yield "Laterality: does not belong in a document"
+    elif kind == "seg":
+        if "Laterality" in dataset:
+            yield "Laterality: a segmentation states its side with the anatomic region (validators refuse it here)"
     elif body_part(dataset) in UNPAIRED:
         if "Laterality" in dataset:
             yield "Laterality: BodyPartExamined exists once, it must be absent (PS3.3 C.7.3.1)"

@@ -124,8 +124,9 @@ def _tracking(name: str, item: Dataset, case: Case, *, needed: bool) -> Iterator
 def _grey_values(dataset: Dataset, case: Case, referred: set[str]) -> Iterator[str]:
     """Rescale and window are those of the source, or the image would look otherwise than it does."""
     headers = [case.by_instance[uid] for uid in sorted(referred) if uid in case.by_instance]
+    linear = [one for one in headers if "RescaleSlope" in one and "RescaleIntercept" in one]
     for keyword in ("RescaleSlope", "RescaleIntercept"):
-        stated = {as_text(one.get(keyword)) for one in headers if not one.get("ModalityLUTSequence")} - {""}
+        stated = {as_text(one.get(keyword)) for one in linear if not one.get("ModalityLUTSequence")} - {""}
         if stated and as_text(dataset.get(keyword)) not in stated:
             yield f"{keyword}: that of the source is not repeated (PS3.3 C.11.1)"
     if len({keyword in dataset for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType")}) > 1:

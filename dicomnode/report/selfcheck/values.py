@@ -28,8 +28,13 @@ def value_faults(level: Level, case: Case) -> Iterator[str]:
     for one in level.below():
         for name, element in one.values():
             fault = _fault(element)
-            if fault and not case.states(name, element.value):
+            if fault and not case.states(name, element.value) and not _is_uid_of_source(element, case):
                 yield f"{one.path}{name}: {fault}"
+
+
+def _is_uid_of_source(element: Any, case: Case) -> bool:
+    """References name the source as it names itself, also with a component that starts with zero."""
+    return str(element.VR) == "UI" and isinstance(element.value, str) and case.has_uid(element.value)
 
 
 def _fault(element: Any) -> str:
