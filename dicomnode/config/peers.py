@@ -67,11 +67,17 @@ class StowPeer(Table):
         return self
 
 
+def _named(folder: Path) -> Path:
+    if folder == Path():
+        raise ValueError("the folder has no name")
+    return folder
+
+
 class FolderPeer(Table):
     """A folder that gets results as DICOM files: one subfolder a Study, one a Series."""
 
     name: Name
-    folder: Path
+    folder: Annotated[Path, AfterValidator(_named)]
 
 
 def _channel(value: Any) -> str:

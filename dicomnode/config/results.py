@@ -48,6 +48,9 @@ STANDBY: dict[str, tuple[str, ...]] = {
 }
 """What carries the same message in a simpler object, for a peer that does not take the kind."""
 
+STATES_OUTCOME = frozenset({"sc", "mf-sc", "sr", "pdf", "page"})
+"""Kinds that say the outcome in words, findings or not. The others are silent, or mute, where nothing was found."""
+
 StatusOutcome = Literal["not analysed", "failed"]
 
 
@@ -83,6 +86,8 @@ class _Selection(Table):
     def _one_of_both(self) -> _Selection:
         if self.profile is not None and self.objects is not None:
             raise ValueError("give profile or objects, not both")
+        if self.objects is not None and not STATES_OUTCOME & set(self.objects):
+            raise ValueError("none of these objects says that nothing was found: add sr, sc, mf-sc, pdf or page")
         return self
 
     @property

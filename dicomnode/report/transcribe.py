@@ -11,6 +11,7 @@ from pydicom import config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.tag import BaseTag
@@ -50,7 +51,7 @@ def _is_read(header: Dataset, tag: BaseTag) -> bool:
             value = header[tag].value
             for one in value if isinstance(value, MultiValue | list) else (value or 0,):
                 float(one or 0)
-    except (ValueError, TypeError, OverflowError, NotImplementedError):
+    except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
         return False
     return True
 

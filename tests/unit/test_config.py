@@ -72,6 +72,8 @@ FAULTS = {
     ),
     "no destination": (GOOD.replace('["pacs"]', "[]"), 9, "route[1].send_to"),
     "override for nobody": ('\n[results.peer."a.b"]\nobjects = ["sc"]\n', 2, "there is no peer named 'a.b'"),
+    "objects without words": ('[results]\nobjects = ["seg", "ko"]\n', 1, "none of these objects says"),
+    "folder without a name": ('[[peer]]\nname = "f"\nfolder = ""\n', 3, "the folder has no name"),
     "unknown object": ('[results]\nobjects = ["sc", "video"]\n', 2, "results.objects[2]"),
     "object that comes by itself": ('[results]\nobjects = ["sr-volume"]\n', 2, "results.objects[1]"),
     "no object": ("[results]\nobjects = []\n", 2, "results.objects"),

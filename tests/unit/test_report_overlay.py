@@ -339,6 +339,6 @@ def test_report_picture_says_what_its_score_means():
     volume, headers = source("CT", 1)
     legend = legend_for(0, volume, headers[0], findings(volume, ((0,),)), context(), BRAIN)
     words = " ".join(legend.meaning)
-    for part in ("share of healthy patients below, 0 to 1", "120 patients", "5 % of healthy patients"):
+    for part in ("share of healthy patients below, 0 to 1", "120 healthy patients", "5 % of healthy patients"):
         assert part in words
     assert dict(legend.scores)["Regions here"] == "1 (up to 0.97)"

@@ -19,6 +19,7 @@ from dicomnode.report.selfcheck.identity import CLASSES, identity_faults, time_f
 from dicomnode.report.selfcheck.level import walked
 from dicomnode.report.selfcheck.modules import module_faults
 from dicomnode.report.selfcheck.pixels import pixel_faults
+from dicomnode.report.selfcheck.placement import placement_faults
 from dicomnode.report.selfcheck.presentation import presentation_faults
 from dicomnode.report.selfcheck.sr_rules import key_object_faults, report_faults
 from dicomnode.report.selfcheck.uids import uid_faults
@@ -80,6 +81,7 @@ def _faults(item: DerivedObject, case: Case) -> Iterator[str]:
     for judge in _OF_ALL:
         yield from judge(level, case)
     yield from pixel_faults(dataset, level, case)
+    yield from placement_faults(dataset, case)
     if kind in _OF_KIND:
         yield from _OF_KIND[kind](dataset, case)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.report.selfcheck.case import Case
@@ -90,6 +91,7 @@ def _edge_bits(data: bytes, start: int, stop: int) -> bool:
 def parametric_map_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     """What is wrong with a Parametric Map."""
     yield from _frames(dataset, case, ())
+    yield from _heat(dataset)
     if dataset.get("BitsAllocated") != 32:
         yield "BitsAllocated: 32 for float pixels (PS3.3 C.7.6.24)"
     if dataset.get("ContentQualification") != "RESEARCH":
@@ -107,6 +109,19 @@ def parametric_map_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     for item in shared.get("FrameVOILUTSequence") or ():
         if (_number(item, "WindowCenter"), _number(item, "WindowWidth")) != (0.5, 1.0):
             yield f"{SHARED}[1].FrameVOILUTSequence[1].WindowCenter, WindowWidth: not 0.5 and 1"
+
+
+def _heat(dataset: Dataset) -> Iterator[str]:
+    """Heat is 0 to 1; what has none is padding (PS3.3 C.7.6.24)."""
+    data, padding = dataset.get("FloatPixelData"), dataset.get("FloatPixelPaddingValue")
+    if not isinstance(data, bytes) or len(data) % 4:
+        return
+    values = np.frombuffer(data, "<f4")
+    fine = (values >= 0.0) & (values <= 1.0)
+    if padding is not None:
+        fine |= values == np.float32(padding)
+    if not fine.all():
+        yield "FloatPixelData: heat that is neither 0 to 1 nor padding"
 
 
 def _mapping(item: Dataset) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import VR
 
 from dicomnode.report.anatomy import UNPAIRED, body_part
+from dicomnode.report.context import MANUFACTURER
 from dicomnode.report.envelope import IDENTITY, TYPE_2
 from dicomnode.report.selfcheck import tables
 from dicomnode.report.selfcheck.case import DOCUMENTS, Case, as_text
@@ -173,6 +174,8 @@ def _equipment(dataset: Dataset, case: Case) -> Iterator[str]:
                 yield f"{name}[{n}].{keyword}: missing (IHE AIR)"
         if str(item.get("DeviceUID")) != case.device:
             yield f"{name}[{n}].DeviceUID: not derived from the detector and its weights"
+    if dataset.get("Manufacturer") != MANUFACTURER:
+        yield "Manufacturer: not ours; the source did not make this object (PS3.3 C.7.5.1)"
     if case.context.model.sha256[:64] != str(dataset.get("DeviceSerialNumber") or ""):
         yield "DeviceSerialNumber: not the weights' SHA-256"
 

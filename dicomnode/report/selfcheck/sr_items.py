@@ -201,11 +201,12 @@ def _row(item: Item, rows: tuple[Row, ...]) -> Row | None:
 def _value_faults(item: Item, row: Row) -> Iterator[str]:
     if row.value is not None and item.value != row.value:
         yield f"{item.path}.ConceptCodeSequence: not {_said(row.value)} ({row.place})"
-    if row.units is not None and _units(item.dataset) not in (row.units, None):
+    if row.units is not None and units(item.dataset) not in (row.units, None):
         yield f"{item.path}.MeasurementUnitsCodeSequence: not {_said(row.units)} ({row.place})"
 
 
-def _units(dataset: Dataset) -> Key | None:
+def units(dataset: Dataset) -> Key | None:
+    """The units of a NUM item, None where it has none."""
     measured: Any = dataset.get("MeasuredValueSequence") or ()
     units = measured[0].get("MeasurementUnitsCodeSequence") if measured else None
     return key(units[0]) if units else None

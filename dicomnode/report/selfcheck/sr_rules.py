@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes as standard
 from dicomnode.report import codes
 from dicomnode.report.selfcheck.case import Case, as_text
 from dicomnode.report.selfcheck.coded import Key, first
-from dicomnode.report.selfcheck.sr_items import Item, children, descendants, item_faults, row_faults
+from dicomnode.report.selfcheck.sr_items import Item, children, descendants, item_faults, row_faults, units
 from dicomnode.report.selfcheck.sr_rows import (
     COMMENT,
     DEVICE_UID,
@@ -35,6 +35,10 @@ TEMPLATES = {"sr": "1501", "sr-regions": "1410", "sr-volume": "1411"}
 _EVIDENCE = "CurrentRequestedProcedureEvidenceSequence"
 _REPORT, _OF_INTEREST = ("126000", "DCM"), ("113000", "DCM")
 _ABSENT, _PRESENT = (codes.ABSENT.value, "SCT"), (codes.PRESENT.value, "SCT")
+_SIZES = {
+    (codes.VOLUME.value, "SCT"): (codes.CUBIC_MILLIMETRE.value, "UCUM"),
+    (codes.AREA.value, "SCT"): (codes.SQUARE_MILLIMETRE.value, "UCUM"),
+}
 _SCORE, _THRESHOLD = (codes.ANOMALY_SCORE.value, codes.SCHEME), (codes.SCORE_THRESHOLD.value, codes.SCHEME)
 
 
@@ -187,9 +191,24 @@ def _outcome(group: Item) -> Iterator[str]:
     findings = [item.value for item in group.named(FINDING)]
     if len(findings) != 1 or findings[0] not in (_ABSENT, _PRESENT):
         yield f"{group.path}.ConceptCodeSequence: the finding is Present or Absent, nothing else (TID 1501 row 3b)"
+    values = []
     for concept in (_SCORE, _THRESHOLD):
-        if not any(item.value_type == "NUM" for item in group.named(concept)):
+        numbers = [value for item in group.named(concept) if (value := measured(item)) is not None]
+        if not numbers:
             yield f"{group.path}: an outcome is stated without {concept[0]}"
+        if any(not 0.0 <= value <= 1.0 for value in numbers):
+            yield f"{group.path}: {concept[0]} is not between 0 and 1"
+        values += numbers[:1]
+    if len(values) == 2 and findings and (findings[0] == _PRESENT) != (values[0] >= values[1]):
+        yield f"{group.path}: Present or Absent contradicts the score at its threshold"
+
+
+def measured(item: Item) -> float | None:
+    """The exact value of a NUM item, None where it has none."""
+    for one in item.dataset.get("MeasuredValueSequence") or ():
+        value = one.get("FloatingPointValue", one.get("NumericValue"))
+        return None if value is None else float(value)
+    return None
 
 
 def _editable(group: Item) -> Iterator[str]:
@@ -209,6 +228,10 @@ def _editable(group: Item) -> Iterator[str]:
 
 
 def _volume(group: Item, case: Case) -> Iterator[str]:
+    for concept, unit in _SIZES.items():
+        for item in group.named(concept):
+            if (measured(item) or 0.0) <= 0.0 or units(item.dataset) != unit:
+                yield f"{item.path}: a size is a positive number of {unit[0]}"
     for item in group.named(SEGMENT):
         for one in item.dataset.get("ReferencedSOPSequence") or ():
             if not one.get("ReferencedSegmentNumber"):

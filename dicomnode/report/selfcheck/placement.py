@@ -1,0 +1,105 @@
+"""Regions, masks and maps lie where the source image lies, and inside it (PS3.3 C.7.6.2, C.7.6.3, C.10.4, C.10.5, C.18.6).
+
+Only what single-frame sources state at the top level of their header is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dicomnode.report.selfcheck.case import Case
+from dicomnode.report.selfcheck.sr_items import descendants
+
+_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+_GROUPS = {"PlanePositionSequence": "ImagePositionPatient", "PlaneOrientationSequence": "ImageOrientationPatient"}
+_NEAR = {"ImagePositionPatient": 0.01, "ImageOrientationPatient": 0.001}
+"""Millimetres, and direction cosines."""
+
+
+def placement_faults(dataset: Dataset, case: Case) -> Iterator[str]:
+    """What lies elsewhere than the image that it refers to, or outside of it."""
+    yield from _captured(dataset, case)
+    yield from _frames(dataset, case)
+    yield from _drawn(dataset, case)
+    for item in descendants(dataset):
+        for image in item.children if item.value_type == "SCOORD" else ():
+            if not _inside(item.dataset.get("GraphicData"), _sources(image.dataset, "ReferencedSOPSequence", case)):
+                yield f"{item.path}.GraphicData: lies outside of its image (PS3.3 C.18.6.1.2)"
+
+
+def _sources(dataset: Dataset, keyword: str, case: Case) -> list[Dataset]:
+    uids = (str(one.get("ReferencedSOPInstanceUID")) for one in dataset.get(keyword) or ())
+    return [case.by_instance[uid] for uid in uids if uid in case.by_instance]
+
+
+def _captured(dataset: Dataset, case: Case) -> Iterator[str]:
+    """A picture that states its place is that of one source."""
+    for header in _sources(dataset, "SourceImageSequence", case):
+        for keyword in _NEAR:
+            if keyword in dataset and not _same(keyword, dataset, header):
+                yield f"{keyword}: differs from that of the source"
+
+
+def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
+    shared = (dataset.get(_SHARED) or [Dataset()])[0]
+    for n, frame in enumerate(dataset.get(_PER_FRAME) or (), 1):
+        images = [
+            header
+            for derivation in frame.get("DerivationImageSequence") or ()
+            for header in _sources(derivation, "SourceImageSequence", case)
+        ]
+        for header in images:
+            if any(_number(dataset, one) != _number(header, one, dataset) for one in ("Rows", "Columns")):
+                yield f"{_PER_FRAME}[{n}]: has another matrix than its source image (PS3.3 A.51.5.1)"
+            for group, keyword in _GROUPS.items():
+                own = (frame.get(group) or shared.get(group) or [Dataset()])[0]
+                if keyword in own and not _same(keyword, own, header):
+                    yield f"{_PER_FRAME}[{n}].{group}[1].{keyword}: differs from that of the source image"
+
+
+def _same(keyword: str, own: Dataset, header: Dataset) -> bool:
+    """Whether both state the same numbers; a source that states none differs from nothing."""
+    stated = header.get(keyword)
+    if not stated:
+        return True
+    pairs = list(zip(own[keyword].value or (), stated, strict=False))
+    return bool(pairs) and all(abs(float(a) - float(b)) <= _NEAR[keyword] for a, b in pairs)
+
+
+def _number(dataset: Dataset, keyword: str, otherwise: Dataset | None = None) -> Any:
+    value = dataset.get(keyword)
+    return otherwise.get(keyword) if value is None and otherwise is not None else value
+
+
+def _drawn(dataset: Dataset, case: Case) -> Iterator[str]:
+    """Outlines of a presentation state, and the area that it displays."""
+    everything = [
+        header
+        for series in dataset.get("ReferencedSeriesSequence") or ()
+        for header in _sources(series, "ReferencedImageSequence", case)
+    ]
+    for n, item in enumerate(dataset.get("GraphicAnnotationSequence") or (), 1):
+        images = _sources(item, "ReferencedImageSequence", case) or everything
+        for m, graphic in enumerate(item.get("GraphicObjectSequence") or (), 1):
+            if graphic.get("GraphicAnnotationUnits") == "PIXEL" and not _inside(graphic.get("GraphicData"), images):
+                yield f"GraphicAnnotationSequence[{n}].GraphicObjectSequence[{m}].GraphicData: outside of its image"
+    for n, item in enumerate(dataset.get("DisplayedAreaSelectionSequence") or (), 1):
+        corner = list(item.get("DisplayedAreaBottomRightHandCorner") or ())
+        for header in _sources(item, "ReferencedImageSequence", case) or everything:
+            if corner != [_number(header, "Columns"), _number(header, "Rows")] and "Rows" in header:
+                yield f"DisplayedAreaSelectionSequence[{n}]: does not display the whole image (PS3.3 C.10.4)"
+                break
+
+
+def _inside(points: Sequence[float] | None, images: Sequence[Dataset]) -> bool:
+    """Whether column and row of all ``points`` lie between 0, 0 and the last corner of each image."""
+    if not points:
+        return True
+    for header in images:
+        columns, rows = header.get("Columns"), header.get("Rows")
+        if columns and rows and (max(points[::2]) > columns or max(points[1::2]) > rows or min(points) < 0):
+            return False
+    return True
