@@ -12,20 +12,17 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import requests
-
 VERSION = "3.13.2"
 INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
 """Subresource integrity of the tarball, as the registry's metadata of @ohif/app state it (``npm view ... dist``)."""
 
-DEFAULT_REGISTRY = "https://registry.npmjs.org/"
 DOWNLOAD_S = 120.0
 
 
 def ohif_dist() -> Path:
     """The folder with the viewer's ``index.html``; fetched on first use.
 
-    Raises ValueError when what the registry sends has another digest, requests.RequestException when it is away.
+    Raises ValueError when what the registry sends has another digest, OSError when npm or the registry is away.
     """
     place = cache_folder() / f"ohif-{VERSION}-{_short(INTEGRITY)}"
     if not (place / "index.html").is_file():
@@ -49,19 +46,14 @@ def verified(content: bytes, integrity: str) -> bytes:
 
 
 def _tarball() -> bytes:
-    address = f"{_registry().rstrip('/')}/@ohif/app/-/app-{VERSION}.tgz"
-    answer = requests.get(address, timeout=DOWNLOAD_S)
-    answer.raise_for_status()
-    return answer.content
-
-
-def _registry() -> str:
-    """The registry that npm is set to, where there is an npm."""
-    if shutil.which("npm") is None:
-        return DEFAULT_REGISTRY
-    answer = subprocess.run(["npm", "config", "get", "registry"], capture_output=True, text=True, timeout=60)
-    told = answer.stdout.strip()
-    return told if told.startswith("http") else DEFAULT_REGISTRY
+    """What ``npm pack`` fetches from the registry that npm is set to; nothing of the package is run."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", "--ignore-scripts", f"@ohif/app@{VERSION}", "--pack-destination", folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_S, cwd=folder)
+        found = list(Path(folder).glob("*.tgz"))
+        if done.returncode or len(found) != 1:
+            raise OSError(f"npm pack @ohif/app@{VERSION} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        return found[0].read_bytes()
 
 
 def _unpack(content: bytes, place: Path) -> None:
