@@ -68,6 +68,10 @@ def source(modality: str = "CT", n: int = 3, shape: tuple[int, int] = (64, 64), 
     """A Volume of ``n`` planes and its headers. Every plane is a ramp of greys."""
     headers = [header(modality, index, **changes) for index in range(n)]
     planes = tuple(plane_of(own, index, shape) for index, own in enumerate(headers))
+    for own, plane in zip(headers, planes, strict=True):
+        own.Rows, own.Columns = shape
+        if plane.position and plane.orientation:
+            own.ImagePositionPatient, own.ImageOrientationPatient = list(plane.position), list(plane.orientation)
     facts = {"Modality": (modality,), "BodyPartExamined": (str(headers[0].get("BodyPartExamined", "")),)}
     summary = summarise(SERIES, [facts] * n)
     return Volume(summary, planes, 5.0 if modality in ("CT", "MR") and n > 1 else None), headers
@@ -93,6 +97,7 @@ def multiframe(n: int = 3, shape: tuple[int, int] = (64, 64)):
     volume, headers = source("CT", n, shape, PixelSpacing=None, SliceThickness=None)
     own = headers[0]
     own.SOPClassUID, own.NumberOfFrames = EnhancedCTImageStorage, n
+    del own.ImagePositionPatient, own.ImageOrientationPatient
     one = replace(volume.planes[0].source, SOPClassUID=str(EnhancedCTImageStorage))
     planes = tuple(replace(plane, source=one, frame=index + 1) for index, plane in enumerate(volume.planes))
     return replace(volume, planes=planes), [own] * n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import gcd, isfinite
 
 from pydicom.dataset import Dataset
@@ -59,17 +60,22 @@ def aspect_ratio(plane: Plane, header: Dataset) -> list[int] | None:
 
 
 def patient_orientation(plane: Plane, header: Dataset) -> list[str]:
-    """Patient Orientation (0020,0020): the source's where it is one, else from the cosines (C.7.6.1.1.1), else []."""
+    """Patient Orientation (0020,0020) of ``plane``; see ``orientation_of``."""
+    return orientation_of(header, plane.orientation)
+
+
+def orientation_of(header: Dataset, cosines: Sequence[float] | None) -> list[str]:
+    """The source's Patient Orientation where it is one, else from its direction cosines (C.7.6.1.1.1), else []."""
     stated = header.get("PatientOrientation")
     directions = [str(value) for value in stated] if isinstance(stated, MultiValue | list) else []
     if len(directions) == 2 and all(DIRECTIONS.match(direction) for direction in directions):
         return directions
-    if plane.orientation is None:
+    if cosines is None or len(cosines) != 6:
         return []
-    return [_letters(plane.orientation[:3]), _letters(plane.orientation[3:])]
+    return [_letters(cosines[:3]), _letters(cosines[3:])]
 
 
-def _letters(direction: tuple[float, ...]) -> str:
+def _letters(direction: Sequence[float]) -> str:
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     return "".join(_LETTERS[axis][direction[axis] > 0] for axis in order if abs(direction[axis]) > _LEAST_COSINE)
 

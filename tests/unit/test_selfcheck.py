@@ -167,6 +167,8 @@ def test_selfcheck_refuses_absent_beside_regions():
     objects, evidence = _only("sr", "sr-regions")
     finding = item_at(objects[0].dataset, "126010", "125007", "121071").ConceptCodeSequence[0]
     finding.CodeValue, finding.CodeMeaning = "2667000", "Absent"
+    score = item_at(objects[0].dataset, "126010", "125007", "ANOMALY_SCORE").MeasuredValueSequence[0]
+    score.NumericValue, score.FloatingPointValue = "0.4", 0.4
     with pytest.raises(NonConformant, match="Absent is stated beside"):
         list(checked(objects, evidence))
 

@@ -1,4 +1,4 @@
-"""Regions, masks and maps lie where the source image lies, and inside it (PS3.3 C.7.6.2, C.7.6.3, C.10.4, C.10.5, C.18.6).
+"""Regions, masks and maps lie where their source image lies, and inside it (PS3.3 C.7.6.2, C.10.4, C.10.5, C.18.6).
 
 Only what single-frame sources state at the top level of their header is compared.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from dicomnode.report.geometry import orientation_of
 from dicomnode.report.selfcheck.case import Case
+from dicomnode.report.selfcheck.pixels import frames
 from dicomnode.report.selfcheck.sr_items import descendants
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
@@ -41,6 +43,11 @@ def _captured(dataset: Dataset, case: Case) -> Iterator[str]:
         for keyword in _NEAR:
             if keyword in dataset and not _same(keyword, dataset, header):
                 yield f"{keyword}: differs from that of the source"
+        own = list(dataset.get("PatientOrientation") or ())
+        stated = None if "NumberOfFrames" in header else header.get("ImageOrientationPatient")
+        directions = orientation_of(header, [float(one) for one in stated] if stated else None)
+        if own and directions and own != directions:
+            yield "PatientOrientation: not that of the source (PS3.3 C.7.6.1.1.1)"
 
 
 def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
@@ -51,6 +58,8 @@ def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
             for derivation in frame.get("DerivationImageSequence") or ()
             for header in _sources(derivation, "SourceImageSequence", case)
         ]
+        if not _are_there(frame, case):
+            yield f"{_PER_FRAME}[{n}].ReferencedFrameNumber: the source has no such frame"
         for header in images:
             if any(_number(dataset, one) != _number(header, one, dataset) for one in ("Rows", "Columns")):
                 yield f"{_PER_FRAME}[{n}]: has another matrix than its source image (PS3.3 A.51.5.1)"
@@ -60,10 +69,20 @@ def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
                     yield f"{_PER_FRAME}[{n}].{group}[1].{keyword}: differs from that of the source image"
 
 
+def _are_there(frame: Dataset, case: Case) -> bool:
+    for derivation in frame.get("DerivationImageSequence") or ():
+        for image in derivation.get("SourceImageSequence") or ():
+            number = image.get("ReferencedFrameNumber")
+            header = case.by_instance.get(str(image.get("ReferencedSOPInstanceUID")))
+            if isinstance(number, int) and header is not None and not 1 <= number <= frames(header):
+                return False
+    return True
+
+
 def _same(keyword: str, own: Dataset, header: Dataset) -> bool:
-    """Whether both state the same numbers; a source that states none differs from nothing."""
+    """Whether both state the same numbers; a source with frames, or that states none, differs from nothing."""
     stated = header.get(keyword)
-    if not stated:
+    if not stated or "NumberOfFrames" in header:
         return True
     pairs = list(zip(own[keyword].value or (), stated, strict=False))
     return bool(pairs) and all(abs(float(a) - float(b)) <= _NEAR[keyword] for a, b in pairs)
