@@ -18,6 +18,7 @@ FONTS = Path(__file__).with_name("fonts")
 REGULAR, BOLD = "DejaVuSansCondensed", "DejaVuSansCondensed-Bold"
 UNWRITABLE = "not shown: in letters that this page cannot write"
 _MISSING = "\N{WHITE SQUARE}"
+_SPELLED = {"x\N{COMBINING CIRCUMFLEX ACCENT}": "xhat"}
 _LEFT_TO_RIGHT = frozenset(("L", "EN", "ES", "ET", "CS", "ON", "WS", "B", "S"))
 
 
@@ -60,7 +61,12 @@ def writable(text: str) -> bool:
 
 
 def written(text: str) -> str:
-    """``text`` as the page may write it; each letter that it cannot write becomes a hollow square."""
+    """``text`` as the page may write it; each letter that it cannot write becomes a hollow square.
+
+    The hat of an estimate, which units of raw scores have, is spelled out.
+    """
+    for sign, words in _SPELLED.items():
+        text = text.replace(sign, words)
     return "".join(letter if _can_write(letter) else _MISSING for letter in tidy(text))
 
 

@@ -11,7 +11,6 @@ from highdicom.sr import (
     CodedConcept,
     ContentItem,
     CoordinatesForMeasurement,
-    DeviceObserverIdentifyingAttributes,
     FindingSite,
     GraphicTypeValues,
     ImageRegion,
@@ -19,7 +18,6 @@ from highdicom.sr import (
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
-    ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
@@ -29,15 +27,15 @@ from highdicom.sr import (
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
 
 from dicomnode.detectors.contract import Calibration, DetectionResult, Finding, Outcome, Plane, Region, Volume
 from dicomnode.report import codes
 from dicomnode.report.anatomy import finding_site
-from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
+from dicomnode.report.context import ReportContext, ResultUIDs
 from dicomnode.report.image_library import image_library
 from dicomnode.report.legend import notices
+from dicomnode.report.observer import device_observer
 from dicomnode.report.scores import percent, score_texts
 
 Group = (
@@ -72,7 +70,7 @@ def report_of(
 ) -> Dataset:
     """TID 1500 around ``groups``: observer, procedure, image library, and what a reader must know as comments."""
     report = MeasurementReport(
-        observation_context=_observer(context),
+        observation_context=ObservationContext(observer_device_context=device_observer(context)),
         procedure_reported=codes.procedure_reported(str(headers[0].get("Modality") or "")),
         imaging_measurements=groups,
     )
@@ -87,18 +85,6 @@ def report_of(
 def text_item(name: Code, text: str) -> TextContentItem:
     """A TEXT item for a container."""
     return TextContentItem(name, text, RelationshipTypeValues.CONTAINS)
-
-
-def _observer(context: ReportContext) -> ObservationContext:
-    """TID 1004: the device; no person is claimed to have looked."""
-    device = DeviceObserverIdentifyingAttributes(
-        uid=device_uid(context),
-        name=context.ae_title,
-        manufacturer_name=MANUFACTURER,
-        model_name=context.detector,
-        serial_number=context.model.sha256,
-    )
-    return ObservationContext(observer_device_context=ObserverContext(standard.DCM.Device, device))
 
 
 def algorithm_of(result: DetectionResult, context: ReportContext) -> AlgorithmIdentification:

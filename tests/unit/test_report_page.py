@@ -374,3 +374,7 @@ def test_page_never_cuts_a_patient_id(write):
     recorder = Recorder()
     write(Pen(recorder, INK, 8.0), result_content(volume, headers, no_findings(volume), context()), pictures(1, 1.0))
     assert sum(box[4].count("W") for box in recorder.boxes if set(box[4]) == {"W"}) == 64
+
+
+def test_report_page_spells_the_hat_of_an_estimate_out():
+    assert written("exp(-s)(x - x\N{COMBINING CIRCUMFLEX ACCENT})²") == "exp(-s)(x - xhat)²"
