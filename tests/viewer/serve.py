@@ -11,10 +11,12 @@ from pathlib import Path
 
 import requests
 import uvicorn
+from requests.adapters import HTTPAdapter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+from urllib3.util import Retry
 
 from tests.acceptance.node_process import free_port
 
@@ -37,6 +39,7 @@ class ViewerSite:
         self._forwarded = "host={};proto={}".format(*reversed(origin.split("://")))
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.mount(archive, HTTPAdapter(max_retries=Retry(5, backoff_factor=0.1, allowed_methods=["GET"])))
         routes = [
             Route("/app-config.js", self._settings),
             Route(DICOM_WEB + "/{path:path}", self._hand_on, methods=["GET", "POST"]),
@@ -49,7 +52,10 @@ class ViewerSite:
         return Response(text, media_type="text/javascript", headers=_ISOLATION)
 
     def _hand_on(self, request: Request) -> Response:
-        """``Forwarded`` (RFC 7239): Orthanc writes bulk data addresses with the origin that the browser knows."""
+        """``Forwarded`` (RFC 7239): Orthanc writes bulk data addresses with the origin that the browser knows.
+
+        A busy Orthanc drops a connection now and then before it answers: the question is put again.
+        """
         headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
         address = f"{self._archive}{request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
         headers |= {"Forwarded": self._forwarded, "Connection": "close"}
