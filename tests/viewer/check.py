@@ -16,6 +16,9 @@ from tests.viewer.page import NotSeen, ViewerPage, browser
 CHANGES_THE_PAGE = frozenset({"regions report", "parametric map", "segmentation"})
 """After these the tab shows more than the Series that is opened next: a new one is taken."""
 
+LOOKS = 3
+"""A browser that draws in software loses a drawing now and then: it is allowed to look again, and the line says so."""
+
 NOT_DRAWN = frozenset({"root report", "presentation state"})
 """What this viewer lists only: nothing to photograph."""
 
@@ -50,18 +53,18 @@ def _check_study(
             if not fresh:
                 fresh = _opened(page, origin, study)
             verdict = _verdict(screen, one, pictures)
-            if not verdict.shown:
-                _opened(page, origin, study)
-                verdict = _second(verdict, _verdict(screen, one, pictures))
+            for look in range(2, LOOKS + 1):
+                if not verdict.shown:
+                    _opened(page, origin, study)
+                    verdict = _again(look, verdict, _verdict(screen, one, pictures))
             yield verdict
             fresh = fresh and verdict.shown and one.kind not in CHANGES_THE_PAGE
     finally:
         page.close()
 
 
-def _second(first: Verdict, again: Verdict) -> Verdict:
-    """A browser that draws in software loses a drawing now and then: a second look is allowed, and told."""
-    return Verdict(again.expected, again.shown, f"{again.said} (at the second look; at the first: {first.said})")
+def _again(look: int, before: Verdict, now: Verdict) -> Verdict:
+    return Verdict(now.expected, now.shown, f"{now.said} (at look {look}; before: {before.said})")
 
 
 def _opened(page: ViewerPage, origin: str, study: str) -> bool:
