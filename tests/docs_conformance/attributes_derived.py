@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dicomnode.report.montage import LONG_SERIES
 from tests.docs_conformance.attributes import AUTO, CAPTURE, COPY, DOCUMENT, FIXED, Origins
 
 
@@ -17,7 +18,7 @@ _LOSSY = _of(CAPTURE, "LossyImageCompression", "LossyImageCompressionRatio", "Lo
 MULTI_FRAME: Origins = {
     "SOPClassUID": (FIXED, "Multi-frame True Color Secondary Capture Image Storage"),
     "InstanceNumber": (FIXED, "1"),
-    "NumberOfFrames": (AUTO, "one per source image, and a montage first where there is more than one"),
+    "NumberOfFrames": (AUTO, f"one per source image, and a montage first where there are more than {LONG_SERIES}"),
     "FrameIncrementPointer": (AUTO, "to the functional groups where frames have a place, else to Page Number Vector"),
     "SharedFunctionalGroupsSequence": (COPY, "Pixel Measures, Plane Orientation of the source, on an unchanged grid"),
     "PerFrameFunctionalGroupsSequence": (COPY, "Plane Position of the source, on an unchanged grid"),

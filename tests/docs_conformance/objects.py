@@ -15,6 +15,7 @@ from pydicom.uid import UID
 from dicomnode.dicom.header import ROUTING_KEYWORDS
 from dicomnode.report import codes
 from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS
+from dicomnode.report.montage import LONG_SERIES
 from tests.docs_conformance.attributes import CAPTURE, COPY, DOCUMENT, SHARED, Origins
 from tests.docs_conformance.attributes_derived import (
     KEY_OBJECTS,
@@ -141,7 +142,7 @@ def _standard_codes() -> str:
 
 
 _DOCUMENTS = {
-    "sc": "overlay, one Instance per source image or frame; a montage first where there is more than one",
+    "sc": f"overlay, one Instance per source image or frame; a montage first where there are more than {LONG_SERIES}",
     "sr": "root document: outcome, score, threshold, every analysed image",
     "sr-regions": "regions document, only with findings: one region per finding",
     "sr-volume": "volume document, only beside a segmentation: one group per segment",
