@@ -43,7 +43,7 @@ class Result:
     @property
     def accepted(self) -> bool:
         """True when the peer said that it stored the Instance."""
-        return self.disposition in {Disposition.STORED, Disposition.STORED_WITH_WARNING}
+        return self.disposition.accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class SentStatus:
     @property
     def accepted(self) -> bool:
         """True when the peer holds the Instance now."""
-        return self.disposition in {Disposition.STORED, Disposition.STORED_WITH_WARNING}
+        return self.disposition.accepted
 
 
 def stored(file: OutboundFile) -> SentStatus:

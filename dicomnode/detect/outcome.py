@@ -38,6 +38,11 @@ class StoredObject:
     path: str
 
 
+def outputs(stored: Sequence[StoredObject]) -> list[dict[str, str]]:
+    """What was made, for an audit body."""
+    return [{"SOPInstanceUID": item.SOPInstanceUID, "kind": item.kind, "sha256": item.sha256} for item in stored]
+
+
 def store_objects(spool: Spool, objects: Iterable[DerivedObject]) -> tuple[StoredObject, ...]:
     """Write ``objects`` into the spool, fsynced. Raises Transient when the disk fails."""
     return tuple(_store(spool, item) for item in objects)
@@ -147,9 +152,7 @@ def _provenance(
         "incomplete": case.series.incomplete,
         "notes": list(analysis.notes),
         "sources": [{"SOPInstanceUID": uid, "sha256": case.digests[uid]} for uid in analysis.sources],
-        "outputs": [
-            {"SOPInstanceUID": item.SOPInstanceUID, "kind": item.kind, "sha256": item.sha256} for item in stored
-        ],
+        "outputs": outputs(stored),
     }
 
 

@@ -17,7 +17,7 @@ from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.detect.analyse import Origin, report_context
 from dicomnode.detect.case import Case, read_case
-from dicomnode.detect.outcome import StoredObject, enqueue_delivery, replace_derived, store_objects
+from dicomnode.detect.outcome import StoredObject, enqueue_delivery, outputs, replace_derived, store_objects
 from dicomnode.detect.status_job import wanting
 from dicomnode.detect.volume import Limits, NotAnalysable, SourceFile
 from dicomnode.detect.volume_header import read_header
@@ -130,7 +130,5 @@ def _facts(case: Case, destinations: Sequence[str], stored: Sequence[StoredObjec
         "reason": case.assignment.reason,
         "peers": list(destinations),
         "software_version": dicomnode.__version__,
-        "outputs": [
-            {"SOPInstanceUID": item.SOPInstanceUID, "kind": item.kind, "sha256": item.sha256} for item in stored
-        ],
+        "outputs": outputs(stored),
     }

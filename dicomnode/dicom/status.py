@@ -42,6 +42,11 @@ class Disposition(StrEnum):
     TRANSIENT = "transient"
     PERMANENT = "permanent"
 
+    @property
+    def accepted(self) -> bool:
+        """True when the peer holds the object now."""
+        return self in (Disposition.STORED, Disposition.STORED_WITH_WARNING)
+
 
 _WARNINGS = frozenset(
     {

@@ -18,15 +18,13 @@ from pydicom.tag import Tag
 from dicomnode.detectors.contract import Plane, Volume
 from dicomnode.dicom.uids import derived_uid
 from dicomnode.report import codes
-from dicomnode.report.anatomy import laterality
 from dicomnode.report.context import ReportContext, ResultUIDs
-from dicomnode.report.envelope import envelope, series_description
-from dicomnode.report.evidence import sources
+from dicomnode.report.envelope import add_examined_part, envelope, series_description
+from dicomnode.report.evidence import referenced_series, sources
 from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation, slice_thickness
-from dicomnode.report.secondary_capture import add_lossy_history
+from dicomnode.report.secondary_capture import add_lossy_history, source_image
 from dicomnode.report.transcribe import copied
 
-_SERIES = ("BodyPartExamined", "RequestAttributesSequence")
 MATRIX = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """Orientation of a projection, along its rows and columns: it is not known in the patient, but OHIF 3.13 opens no
 derived object without one and takes this for images that state none."""
@@ -94,10 +92,7 @@ def derived_envelope(
     dataset.InstanceNumber = 1
     dataset.SeriesInstanceUID = ResultUIDs.of(source, context).series(document + batch.suffix)
     dataset.SeriesDescription = series_description(what + batch.suffix, first, context)
-    dataset.update(copied(first, _SERIES))
-    side = laterality([headers[index] for index in batch.planes])
-    if side is not None:
-        dataset.Laterality = side
+    add_examined_part(dataset, first, [headers[index] for index in batch.planes])
     dataset.NumberOfFrames = 0
     dataset.Rows, dataset.Columns = volume.planes[batch.planes[0]].shape
     dataset.SamplesPerPixel = 1
@@ -105,26 +100,13 @@ def derived_envelope(
     dataset.BurnedInAnnotation = "NO"
     dataset.PresentationLUTShape = "IDENTITY"
     add_lossy_history(dataset, *(headers[index] for index in batch.planes))
-    dataset.ReferencedSeriesSequence = [referenced_series(volume.planes[index] for index in batch.planes)]
+    dataset.ReferencedSeriesSequence = referenced_series(sources(volume.planes[index] for index in batch.planes))
     if not batch.stacked:
         dataset.PatientOrientation = patient_orientation(volume.planes[batch.planes[0]], first)
     elif first.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = first.FrameOfReferenceUID
         dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
     return dataset
-
-
-def referenced_series(planes: Iterable[Plane]) -> Dataset:
-    """Referenced Series Sequence item of the Common Instance Reference Module (PS3.3 C.12.2)."""
-    series = Dataset()
-    series.ReferencedInstanceSequence = []
-    for reference in sources(planes):
-        series.SeriesInstanceUID = reference.SeriesInstanceUID
-        item = Dataset()
-        item.ReferencedSOPClassUID = reference.SOPClassUID
-        item.ReferencedSOPInstanceUID = reference.SOPInstanceUID
-        series.ReferencedInstanceSequence.append(item)
-    return series
 
 
 def frame_groups(plane: Plane, header: Dataset, spacing: float | None, derivation: Code) -> Dataset:
@@ -170,16 +152,10 @@ def _pixel_measures(plane: Plane, header: Dataset, spacing: float | None) -> Dat
 
 
 def _derivation(plane: Plane, derivation: Code) -> Dataset:
-    image = Dataset()
-    image.ReferencedSOPClassUID = plane.source.SOPClassUID
-    image.ReferencedSOPInstanceUID = plane.source.SOPInstanceUID
-    if plane.frame is not None:
-        image.ReferencedFrameNumber = plane.frame
-    image.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
-    image.SpatialLocationsPreserved = "YES"
+    frames = () if plane.frame is None else (plane.frame,)
     item = Dataset()
     item.DerivationCodeSequence = [codes.code_item(derivation)]
-    item.SourceImageSequence = [image]
+    item.SourceImageSequence = [source_image(plane.source, frames, in_place=True)]
     return item
 
 

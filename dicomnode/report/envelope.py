@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pydicom.dataset import Dataset
 
 from dicomnode.dicom.references import SeriesReference
+from dicomnode.report.anatomy import laterality
 from dicomnode.report.codes import PROCESSING_EQUIPMENT, code_item
 from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
 from dicomnode.report.transcribe import copied
@@ -77,6 +78,14 @@ def envelope(
     _stamp(dataset, clock(headers[0], context))
     _add_equipment(dataset, context)
     return dataset
+
+
+def add_examined_part(dataset: Dataset, header: Dataset, headers: Sequence[Dataset]) -> None:
+    """What of the General Series comes from the source: body part, request, and the side that ``headers`` show."""
+    dataset.update(copied(header, ("BodyPartExamined", "RequestAttributesSequence")))
+    side = laterality(headers)
+    if side is not None:
+        dataset.Laterality = side
 
 
 def series_number(document: str, headers: Sequence[Dataset], context: ReportContext) -> int:

@@ -33,14 +33,36 @@ def sources(planes: Iterable[Plane]) -> tuple[InstanceReference, ...]:
     return tuple(dict.fromkeys(plane.source for plane in planes))
 
 
+def instance_item(reference: InstanceReference, frames: Sequence[int] = ()) -> Dataset:
+    """An item that refers to an Instance, or to some of its frames (PS3.3 10.3, 10.8)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.SOPClassUID
+    item.ReferencedSOPInstanceUID = reference.SOPInstanceUID
+    if frames:
+        item.ReferencedFrameNumber = list(frames)
+    return item
+
+
+def referenced_series(references: Iterable[InstanceReference]) -> list[Dataset]:
+    """Referenced Series Sequence of the Common Instance Reference Module (PS3.3 C.12.2)."""
+    series: dict[str, list[Dataset]] = {}
+    for reference in references:
+        series.setdefault(reference.SeriesInstanceUID, []).append(instance_item(reference))
+    items = []
+    for uid, instances in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = uid
+        item.ReferencedInstanceSequence = instances
+        items.append(item)
+    return items
+
+
 def hierarchy(references: Iterable[InstanceReference]) -> list[Dataset]:
     """Hierarchical SOP Instance Reference Macro items (PS3.3 C.17.2.1): Study, Series, Instance."""
     studies: dict[str, dict[str, list[Dataset]]] = {}
     for reference in references:
-        item = Dataset()
-        item.ReferencedSOPClassUID = reference.SOPClassUID
-        item.ReferencedSOPInstanceUID = reference.SOPInstanceUID
-        studies.setdefault(reference.StudyInstanceUID, {}).setdefault(reference.SeriesInstanceUID, []).append(item)
+        own = studies.setdefault(reference.StudyInstanceUID, {}).setdefault(reference.SeriesInstanceUID, [])
+        own.append(instance_item(reference))
     return [_study_item(study, series) for study, series in studies.items()]
 
 

@@ -82,14 +82,14 @@ def _letters(direction: Sequence[float]) -> str:
 
 def slice_thickness(plane: Plane, header: Dataset) -> float | None:
     """Slice Thickness in mm: of the plane's frame in an enhanced source, else of the Instance; None when not stated."""
-    return number(_measures_of(header, plane.frame), "SliceThickness") or number(header, "SliceThickness")
+    measures = functional_group(header, plane.frame, "PixelMeasuresSequence")
+    return (number(measures, "SliceThickness") if measures else None) or number(header, "SliceThickness")
 
 
-def _measures_of(header: Dataset, frame: int | None) -> Dataset:
-    """Pixel Measures of a frame of an enhanced source, an empty Dataset where there are none."""
-    own = list(header.get("PerFrameFunctionalGroupsSequence") or ())
-    shared = list(header.get("SharedFunctionalGroupsSequence") or ())
-    for groups in (*own[frame - 1 : frame], *shared) if frame else shared:
-        for measures in groups.get("PixelMeasuresSequence") or ():
-            return Dataset(measures)
-    return Dataset()
+def functional_group(header: Dataset, frame: int | None, keyword: str) -> Dataset | None:
+    """The item of a functional group of ``frame``, its own or the shared one (PS3.3 C.7.6.16.1); None: it has none."""
+    own = list(header.get("PerFrameFunctionalGroupsSequence") or ())[frame - 1 : frame] if frame else []
+    for groups in (*own, *(header.get("SharedFunctionalGroupsSequence") or ())):
+        for item in groups.get(keyword) or ():
+            return Dataset(item)
+    return None

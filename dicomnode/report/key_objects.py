@@ -13,7 +13,7 @@ from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import envelope, series_description
-from dicomnode.report.evidence import hierarchy, requests
+from dicomnode.report.evidence import hierarchy, instance_item, requests
 from dicomnode.report.legend import notices
 from dicomnode.report.observer import device_observer
 from dicomnode.report.scores import score_texts
@@ -88,13 +88,8 @@ def _add_content(
 
 def _image(source: InstanceReference, frames: list[int]) -> Dataset:
     """An IMAGE item, which has no concept name in this template."""
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = source.SOPClassUID
-    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    if frames:
-        reference.ReferencedFrameNumber = frames
     item = Dataset()
     item.RelationshipType = "CONTAINS"
     item.ValueType = "IMAGE"
-    item.ReferencedSOPSequence = [reference]
+    item.ReferencedSOPSequence = [instance_item(source, frames)]
     return item

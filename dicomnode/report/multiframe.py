@@ -12,6 +12,7 @@ from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 from dicomnode.detectors.contract import DetectionResult, Plane, Volume
 from dicomnode.report.capture import SPACING, Shot, shots
 from dicomnode.report.context import ReportContext
+from dicomnode.report.derived_frames import add_frames
 from dicomnode.report.envelope import envelope
 from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation, slice_thickness
 from dicomnode.report.legend import notices
@@ -145,15 +146,7 @@ def _add_groups(dataset: Dataset, planes: Sequence[Plane], headers: Sequence[Dat
     dataset.PositionReferenceIndicator = headers[0].get("PositionReferenceIndicator")
     if dataset.NumberOfFrames > 1:
         dataset.FrameIncrementPointer = _PER_FRAME_GROUPS
-    frames = [_groups(plane, header) for plane, header in zip(planes, headers, strict=True)]
-    shared = Dataset()
-    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-        if all(frame[keyword] == frames[0][keyword] for frame in frames):
-            shared.add(frames[0][keyword])
-            for frame in frames:
-                del frame[keyword]
-    dataset.SharedFunctionalGroupsSequence = [shared]
-    dataset.PerFrameFunctionalGroupsSequence = frames
+    add_frames(dataset, [_groups(plane, header) for plane, header in zip(planes, headers, strict=True)], Dataset())
 
 
 def _groups(plane: Plane, header: Dataset) -> Dataset:

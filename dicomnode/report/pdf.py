@@ -17,7 +17,7 @@ from dicomnode.report import codes
 from dicomnode.report.anatomy import recognisable
 from dicomnode.report.context import MANUFACTURER, ReportContext
 from dicomnode.report.envelope import clock, envelope, series_description
-from dicomnode.report.evidence import sources
+from dicomnode.report.evidence import instance_item, sources
 from dicomnode.report.page_content import PageContent, result_content
 from dicomnode.report.page_layout import A4, upright
 from dicomnode.report.page_patient import date_time
@@ -89,10 +89,4 @@ def add_document(
 
 def add_sources(dataset: Dataset, used: Iterable[InstanceReference]) -> None:
     """Source Instance Sequence: the Instances that the document was made from."""
-    items = []
-    for source in used:
-        item = Dataset()
-        item.ReferencedSOPClassUID = source.SOPClassUID
-        item.ReferencedSOPInstanceUID = source.SOPInstanceUID
-        items.append(item)
-    dataset.SourceInstanceSequence = items
+    dataset.SourceInstanceSequence = [instance_item(source) for source in used]

@@ -15,11 +15,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
 from dicomnode.detectors.contract import DetectionResult, Finding, Region, Volume
+from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import colours
-from dicomnode.report.anatomy import body_part, laterality
+from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext, ResultUIDs
-from dicomnode.report.envelope import clock, envelope, series_description
-from dicomnode.report.geometry import aspect_ratio, decimal
+from dicomnode.report.envelope import add_examined_part, clock, envelope, series_description
+from dicomnode.report.evidence import instance_item
+from dicomnode.report.geometry import aspect_ratio, decimal, functional_group
 from dicomnode.report.legend import notices
 from dicomnode.report.panel import drawable
 from dicomnode.report.scores import score_texts
@@ -51,7 +53,7 @@ def presentation_states(
     """
     if not result.findings:
         return
-    shown, side = windows(volume, body_part(headers[0])), laterality(headers)
+    shown = windows(volume, body_part(headers[0]))
     looks: dict[_Look, list[int]] = {}
     for index, header in enumerate(headers):
         looks.setdefault(_look(volume, header, index), []).append(index)
@@ -60,9 +62,7 @@ def presentation_states(
         dataset.SOPClassUID = GrayscaleSoftcopyPresentationStateStorage
         dataset.Modality = "PR"
         dataset.SeriesDescription = series_description("outlines", headers[0], context)
-        dataset.update(copied(headers[0], ("BodyPartExamined", "RequestAttributesSequence")))
-        if side is not None:
-            dataset.Laterality = side
+        add_examined_part(dataset, headers[0], headers)
         _add_identification(dataset, result, clock(headers[0], context))
         dataset.ReferencedSeriesSequence = [_series(volume, indices)]
         dataset.update(_modality_lut(volume, headers[indices[0]], indices[0]))
@@ -87,21 +87,12 @@ def _modality_lut(volume: Volume, header: Dataset, index: int) -> Dataset:
             return copied(header, ("ModalityLUTSequence",))
         found = copied(header, _LINEAR)
     else:
-        found = copied(_transformation(header, frame), _LINEAR)
+        found = copied(functional_group(header, frame, "PixelValueTransformationSequence") or header, _LINEAR)
     if "RescaleSlope" not in found or "RescaleIntercept" not in found:
         return Dataset()
     if not found.get("RescaleType"):
         found.RescaleType = "HU" if header.get("Modality") == "CT" else "US"
     return found
-
-
-def _transformation(header: Dataset, frame: int) -> Dataset:
-    """The Pixel Value Transformation of a frame: its own, else the shared one (PS3.3 C.7.6.16.2.9)."""
-    own = (header.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
-    for group in (*own, *(header.get("SharedFunctionalGroupsSequence") or ())):
-        for item in group.get("PixelValueTransformationSequence") or ():
-            return Dataset(item)
-    return Dataset(header)
 
 
 def _add_identification(dataset: Dataset, result: DetectionResult, when: datetime) -> None:
@@ -121,22 +112,11 @@ def _add_identification(dataset: Dataset, result: DetectionResult, when: datetim
 
 def _images(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
     """Image SOP Instance Reference items, each Instance once, with its frames."""
-    items: dict[str, Dataset] = {}
+    frames: dict[InstanceReference, list[int]] = {}
     for index in indices:
         plane = volume.planes[index]
-        item = items.setdefault(plane.source.SOPInstanceUID, Dataset())
-        item.ReferencedSOPClassUID = plane.source.SOPClassUID
-        item.ReferencedSOPInstanceUID = plane.source.SOPInstanceUID
-        if plane.frame is not None:
-            before = item.get("ReferencedFrameNumber")
-            item.ReferencedFrameNumber = [*_numbers(before), plane.frame]
-    return list(items.values())
-
-
-def _numbers(value: object) -> list[int]:
-    if value is None:
-        return []
-    return [int(one) for one in value] if isinstance(value, Sequence) else [int(str(value))]
+        frames.setdefault(plane.source, []).extend(() if plane.frame is None else (plane.frame,))
+    return [instance_item(source, own) for source, own in frames.items()]
 
 
 def _series(volume: Volume, indices: Sequence[int]) -> Dataset:

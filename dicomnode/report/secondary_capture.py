@@ -10,14 +10,14 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 from dicomnode.detectors.contract import Calibration, DetectionResult, Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
-from dicomnode.report.anatomy import laterality, recognisable
+from dicomnode.report.anatomy import recognisable
 from dicomnode.report.context import ReportContext
-from dicomnode.report.envelope import clock, series_description, software_versions
+from dicomnode.report.envelope import add_examined_part, clock, series_description, software_versions
+from dicomnode.report.evidence import instance_item, referenced_series
 from dicomnode.report.transcribe import copied
 from dicomnode.report.window import Window
 
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
-_SERIES = ("BodyPartExamined", "RequestAttributesSequence")
 
 
 def add_series(
@@ -27,10 +27,7 @@ def add_series(
     dataset.SOPClassUID = sop_class
     dataset.Modality = "OT"
     dataset.SeriesDescription = series_description(what, header, context)
-    dataset.update(copied(header, _SERIES))
-    side = laterality(headers)
-    if side is not None:
-        dataset.Laterality = side
+    add_examined_part(dataset, header, headers)
 
 
 def add_capture(
@@ -99,38 +96,16 @@ def add_derivation(dataset: Dataset, planes: Sequence[Plane], text: str, *, resa
     frames: dict[InstanceReference, list[int]] = {}
     for plane in planes:
         frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
-    dataset.SourceImageSequence = [_source_image(source, own, in_place) for source, own in frames.items()]
-    dataset.ReferencedSeriesSequence = _referenced_series(frames)
+    dataset.SourceImageSequence = [source_image(source, own, in_place=in_place) for source, own in frames.items()]
+    dataset.ReferencedSeriesSequence = referenced_series(frames)
 
 
-def _source_image(source: InstanceReference, frames: list[int], in_place: bool) -> Dataset:
-    image = _instance(source)
-    if frames:
-        image.ReferencedFrameNumber = frames
+def source_image(source: InstanceReference, frames: Sequence[int], *, in_place: bool) -> Dataset:
+    """Source Image Sequence item (PS3.3 C.7.6.1.1.4); ``frames``: of a multi-frame source."""
+    image = instance_item(source, frames)
     image.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
     image.SpatialLocationsPreserved = "YES" if in_place else "NO"
     return image
-
-
-def _referenced_series(sources: Iterable[InstanceReference]) -> list[Dataset]:
-    """Common Instance Reference (PS3.3 C.12.2)."""
-    own: dict[str, list[Dataset]] = {}
-    for source in sources:
-        own.setdefault(source.SeriesInstanceUID, []).append(_instance(source))
-    items = []
-    for uid, instances in own.items():
-        item = Dataset()
-        item.SeriesInstanceUID = uid
-        item.ReferencedInstanceSequence = instances
-        items.append(item)
-    return items
-
-
-def _instance(source: InstanceReference) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.SOPClassUID
-    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    return item
 
 
 def add_pixels(dataset: Dataset, rows: int, columns: int, data: bytes) -> None:

@@ -10,7 +10,6 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.detectors.contract import Outcome
 from dicomnode.dicom.references import InstanceReference
-from dicomnode.report import codes
 from dicomnode.report.context import DerivedObject, ReportContext, ResultUIDs
 from dicomnode.report.envelope import envelope
 from dicomnode.report.legend import INCOMPLETE, SUPERSEDES
@@ -20,7 +19,7 @@ from dicomnode.report.page_patient import patient_facts, series_facts
 from dicomnode.report.page_typeface import written
 from dicomnode.report.part10 import add_file_meta
 from dicomnode.report.pdf import add_document, add_sources
-from dicomnode.report.secondary_capture import add_capture, add_series
+from dicomnode.report.secondary_capture import add_capture, add_series, source_image
 from dicomnode.report.transcribe import legible
 
 _MEANING = {
@@ -133,17 +132,8 @@ def _page(
     add_capture(dataset, headers, (), remarks, context)
     dataset.RecognizableVisualFeatures = "NO"
     dataset.DerivationDescription = f"Status page without any image: series {content.outcome}. {context.banner}"[:1024]
-    dataset.SourceImageSequence = [_about(source) for source in sources]
+    dataset.SourceImageSequence = [source_image(source, (), in_place=False) for source in sources]
     add_page(dataset, content, None)
-
-
-def _about(source: InstanceReference) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.SOPClassUID
-    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
-    item.SpatialLocationsPreserved = "NO"
-    return item
 
 
 def _document(

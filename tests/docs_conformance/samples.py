@@ -12,23 +12,13 @@ from dicomnode.detectors.contract import Outcome
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.dicom.sop_classes import COMPREHENSIVE_3D_SR
 from dicomnode.report import DerivedObject, build_results, codes
+from dicomnode.report.envelope import TYPE_2
 from dicomnode.report.status import StatusStatement, status_results
 from tests.report_fixtures import context, findings, no_findings, source
 
 _OWN_GRID = (512, 512)
 _ENLARGED = (64, 64)
 _OPTIONAL = ("StudyDescription", "InstitutionName", "BodyPartExamined", "SliceThickness")
-_TYPE_2 = (
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-)
 
 
 @functools.cache
@@ -73,7 +63,7 @@ def _rich() -> Iterator[DerivedObject]:
 
 def _sparse() -> Iterator[DerivedObject]:
     """Results of sources that state little."""
-    poor = dict.fromkeys(_TYPE_2)
+    poor = dict.fromkeys(TYPE_2)
     for modality in ("CT", "DX"):
         keywords = [one for one in _OPTIONAL if modality == "CT" or one != "SliceThickness"]
         extra = {} if modality == "CT" else {"ImagerPixelSpacing": ["0.2", "0.3"]}
