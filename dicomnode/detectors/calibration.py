@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dicomnode.detectors.conformal import conformal_score, false_positive_rate, quantile_heat, threshold_for
 from dicomnode.detectors.contract import Array, Calibration, Mask
+from dicomnode.detectors.methods.contract import Judgement
 from dicomnode.errors import ConfigError
 
 METHOD = (
@@ -22,13 +23,14 @@ METHOD = (
 class Statistic(BaseModel):
     """One term of the plane score: weight / scale * mean of the greatest ``share`` of the map inside the organ.
 
-    ``scale``: the median of this statistic over held-back healthy planes.
+    Without ``share`` the method's own score stands in its place. ``scale``: the median size of this statistic over
+    held-back healthy planes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-    share: float = Field(gt=0, le=1)
+    share: float | None = Field(default=None, gt=0, le=1)
     scale: float = Field(gt=0)
     weight: float = Field(gt=0)
 
@@ -52,17 +54,20 @@ class Scoring(BaseModel):
     map: list[MapTerm] = Field(min_length=1)
     top_planes: int = Field(ge=1)
 
-    def plane_raw(self, maps: Mapping[str, Array], mask: Mask) -> float:
-        """The raw score of one plane: ``maps`` by kind, each of the shape of ``mask`` (the organ)."""
-        return sum(term.weight * top_mean(maps[term.kind][mask], term.share) / term.scale for term in self.plane_score)
+    def plane_raws(self, judged: Mapping[str, Judgement], masks: Mask) -> Array:
+        """The raw scores of n planes, shape (n,), from what the methods say of them; ``masks``: their organs."""
+        terms = [
+            term.weight / term.scale * statistic(judged[term.kind], masks, term.share) for term in self.plane_score
+        ]
+        return np.asarray(np.sum(terms, axis=0), dtype=np.float32)
 
     def series_raw(self, plane_raws: Array) -> float:
         """The raw score of a series from those of its planes, shape (n,)."""
         return float(np.sort(plane_raws)[-self.top_planes :].mean())
 
-    def combined(self, maps: Mapping[str, Array]) -> Array:
-        """The combined residual map in units of its healthy 99th percentile."""
-        first, *others = (term.weight / term.scale * maps[term.kind] for term in self.map)
+    def combined(self, judged: Mapping[str, Judgement]) -> Array:
+        """The combined residual maps in units of their healthy 99th percentile, shape (n, size, size)."""
+        first, *others = (term.weight / term.scale * judged[term.kind].maps for term in self.map)
         return np.asarray(sum(others, first), dtype=np.float32)
 
 
@@ -121,6 +126,14 @@ class ResidualCalibration(Scoring):
             threshold=self.threshold,
             expected_false_positive_rate=false_positive_rate(self.n_patients, self.alpha),
         )
+
+
+def statistic(judged: Judgement, masks: Mask, share: float | None) -> Array:
+    """One figure per plane, shape (n,): the method's own score, or the mean of the greatest ``share`` of its map."""
+    if share is None:
+        return judged.scores
+    pairs = zip(judged.maps, masks, strict=True)
+    return np.array([top_mean(plane[mask], share) for plane, mask in pairs], dtype=np.float32)
 
 
 def top_mean(values: Array, share: float) -> float:

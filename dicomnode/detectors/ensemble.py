@@ -1,4 +1,4 @@
-"""The networks of one model: K folds, each with one or two networks, from one safetensors file."""
+"""The methods of one model: K folds, each with one or more methods, from one safetensors file."""
 
 from __future__ import annotations
 
@@ -6,102 +6,101 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import safetensors.numpy
 
 from dicomnode.detectors.contract import Array
-from dicomnode.detectors.networks import Network, build_network
+from dicomnode.detectors.methods.catalogue import build_method
+from dicomnode.detectors.methods.contract import Judgement, Method, Planes, Tensors
+from dicomnode.detectors.preprocess import Prepared
 from dicomnode.errors import ConfigError
 
-_BATCH = 16
-
-Networks = Mapping[str, Network]
-"""The networks of one fold, by kind ("ae-u", "dae")."""
+Methods = Mapping[str, Method]
+"""The methods of one fold, by kind ("ae-u", "dae")."""
 
 
 class FoldEnsemble:
-    """K folds of healthy-only networks on one accelerator; each fold has not seen a K-th of the healthy patients."""
+    """K folds of fitted methods on one accelerator; each fold has not seen a K-th of the healthy patients."""
 
-    def __init__(self, folds: Sequence[Networks], accelerator: str) -> None:
+    def __init__(self, folds: Sequence[Methods], accelerator: str) -> None:
         self.accelerator = accelerator
-        self.folds = [
-            {kind: network.to(torch.device(accelerator)).eval() for kind, network in fold.items()} for fold in folds
-        ]
+        self.folds = list(folds)
+        for fold in self.folds:
+            for method in fold.values():
+                method.to(accelerator)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.folds[0])
 
-    def residuals(self, images: Array) -> dict[str, Array]:
-        """Residual maps by kind, shape (folds, n, size, size), of ``images``, shape (n, size, size)."""
-        return {
-            kind: np.stack([self._maps(fold[kind], images) for fold in self.folds]).astype(np.float32, copy=False)
-            for kind in self.kinds
-        }
+    def judge(self, planes: Planes) -> list[dict[str, Judgement]]:
+        """What each fold's methods say of ``planes``, by kind."""
+        return [self.judge_fold(fold, planes) for fold in range(len(self.folds))]
 
-    def fold_residuals(self, fold: int, images: Array) -> dict[str, Array]:
-        """Residual maps of one fold by kind, shape (n, size, size): for pictures that this fold has not seen."""
-        return {kind: self._maps(network, images) for kind, network in self.folds[fold].items()}
-
-    def _maps(self, network: Network, images: Array) -> Array:
-        with torch.inference_mode():
-            parts = [
-                _residual(network, torch.from_numpy(images[start : start + _BATCH]).to(self.accelerator)[:, None])
-                for start in range(0, len(images), _BATCH)
-            ]
-            return torch.cat(parts)[:, 0].float().cpu().numpy()
+    def judge_fold(self, fold: int, planes: Planes) -> dict[str, Judgement]:
+        """What one fold's methods say: for planes that this fold has not seen."""
+        return {kind: method.judge(planes) for kind, method in self.folds[fold].items()}
 
 
-def pack_weights(folds: Sequence[Networks]) -> bytes:
-    """All folds as one safetensors file: keys ``<fold>.<kind>.<parameter>``; kernels as float16 to halve the file."""
+def planes_of(prepared: Sequence[Prepared], *, stacked: bool) -> Planes:
+    """Prepared planes as one batch. ``stacked``: they are neighbours, in anatomical order."""
+    n = len(prepared)
+    stacks = (tuple(range(n)),) if stacked else tuple((i,) for i in range(n))
+    return Planes(stack_images(prepared), np.stack([plane.mask for plane in prepared]), stacks)
+
+
+def stack_images(prepared: Sequence[Prepared]) -> Array:
+    """The images of prepared planes, shape (n, size, size)."""
+    images: Array = np.stack([plane.image for plane in prepared])
+    return images
+
+
+def pack_weights(folds: Sequence[Methods]) -> bytes:
+    """All folds as one safetensors file: keys ``<fold>.<kind>.<array>``."""
     tensors = {
-        f"{index}.{kind}.{key}": (value.half() if value.dim() > 1 else value).contiguous()
+        f"{index}.{kind}.{key}": np.ascontiguousarray(value)
         for index, fold in enumerate(folds)
-        for kind, network in fold.items()
-        for key, value in network.state_dict().items()
+        for kind, method in fold.items()
+        for key, value in method.tensors().items()
     }
-    return bytes(safetensors.torch.save(tensors))
+    return bytes(safetensors.numpy.save(tensors))
 
 
-def unpack_weights(content: bytes, architecture: Mapping[str, object]) -> list[Networks]:
+def unpack_weights(content: bytes, architecture: Mapping[str, object]) -> list[Methods]:
     """The folds of a safetensors file. ``architecture``: the card's entry, {"folds": K, "networks": [{…}, …]}.
 
     Raises ConfigError when file and architecture do not fit.
     """
     try:
-        tensors = safetensors.torch.load(content)
+        tensors: Tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ConfigError(f"the weights are not a safetensors file: {error}") from error
     count, entries = architecture.get("folds"), architecture.get("networks")
     if not isinstance(count, int) or not 1 <= count <= 16 or not isinstance(entries, list) or not entries:
         raise ConfigError("the architecture entry of the card needs folds (1 to 16) and networks")
-    folds = [{str(entry["kind"]): _filled(entry, f"{fold}.", tensors) for entry in entries} for fold in range(count)]
+    folds = [{kind_of(entry): _filled(entry, f"{fold}.", tensors) for entry in entries} for fold in range(count)]
     return list(folds)
 
 
-def _filled(entry: Mapping[str, object], prefix: str, tensors: Mapping[str, Tensor]) -> Network:
-    network = build_network(entry)
-    prefix = f"{prefix}{entry['kind']}."
-    own = {key[len(prefix) :]: _full(value) for key, value in tensors.items() if key.startswith(prefix)}
+def kind_of(entry: Mapping[str, object]) -> str:
+    """The name of an architecture entry inside its model. Raises ConfigError when it has none."""
+    kind = entry.get("kind")
+    if not isinstance(kind, str):
+        raise ConfigError("an entry of networks needs a kind")
+    return kind
+
+
+def method_of(entry: Mapping[str, object]) -> Method:
+    """The unfitted method of an architecture entry: {"kind": …, settings…}; ``method`` names it where the same
+    method appears twice under two kinds. Raises ConfigError for an unknown method or settings it does not take."""
+    name = str(entry.get("method", kind_of(entry)))
+    return build_method(name, {key: value for key, value in entry.items() if key not in {"kind", "method"}})
+
+
+def _filled(entry: Mapping[str, object], prefix: str, tensors: Tensors) -> Method:
+    method = method_of(entry)
+    prefix = f"{prefix}{kind_of(entry)}."
     try:
-        network.load_state_dict(own, strict=True)
-    except RuntimeError as error:
-        raise ConfigError(f"the weights do not fit the {entry['kind']} network of the card") from error
-    return network
-
-
-def _full(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
-
-
-def _residual(network: Network, images: Tensor) -> Tensor:
-    """The residual map at the size of ``images``; a smaller network sees them averaged down."""
-    full = images.shape[-1]
-    factor = full // network.size
-    own = F.avg_pool2d(images, factor) if factor > 1 else images
-    maps = network.residual(own)
-    if factor > 1:
-        maps = F.interpolate(maps, size=(full, full), mode="bilinear", align_corners=False)
-    return maps
+        method.restore({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
+    except ConfigError as error:
+        raise ConfigError(f"the weights do not fit the {entry['kind']} entry of the card") from error
+    return method

@@ -20,7 +20,8 @@ from dicomnode.detectors.contract import (
     Region,
     Volume,
 )
-from dicomnode.detectors.ensemble import FoldEnsemble, unpack_weights
+from dicomnode.detectors.ensemble import FoldEnsemble, planes_of, unpack_weights
+from dicomnode.detectors.methods.contract import Planes
 from dicomnode.detectors.preprocess import PREPARATIONS, Preparation, Prepared, Rejected
 from dicomnode.detectors.regions import RegionRule, hottest_region, link_findings, plane_regions
 from dicomnode.detectors.resample import paste
@@ -40,20 +41,11 @@ class Scored:
     combined: Array
 
 
-def score_planes(ensemble: FoldEnsemble, calibration: ResidualCalibration, planes: list[Prepared]) -> Scored:
+def score_planes(ensemble: FoldEnsemble, calibration: ResidualCalibration, planes: Planes) -> Scored:
     """Raw plane scores by every fold, and the combined map averaged over the folds."""
-    images = np.stack([plane.image for plane in planes])
-    maps = ensemble.residuals(images)
-    folds, n = next(iter(maps.values())).shape[:2]
-    raws = np.array(
-        [
-            [calibration.plane_raw({kind: maps[kind][fold, i] for kind in maps}, planes[i].mask) for i in range(n)]
-            for fold in range(folds)
-        ]
-    )
-    combined = np.mean(
-        [calibration.combined({kind: maps[kind][fold] for kind in maps}) for fold in range(folds)], axis=0
-    )
+    judged = ensemble.judge(planes)
+    raws = np.stack([calibration.plane_raws(fold, planes.masks) for fold in judged])
+    combined = np.mean([calibration.combined(fold) for fold in judged], axis=0)
     return Scored(raws, combined.astype(np.float32))
 
 
@@ -97,7 +89,8 @@ class ResidualDetector:
             reason = reasons.most_common(1)[0][0]
             return DetectionResult(Outcome.NOT_ANALYSED, reason=f"no plane could be analysed: {reason}")
         planes = [item for item in prepared if isinstance(item, Prepared)]
-        scored = score_planes(self.ensemble, self.calibration, planes)
+        batch = planes_of(planes, stacked=volume.slice_spacing is not None)
+        scored = score_planes(self.ensemble, self.calibration, batch)
         left_out = [item.reason if isinstance(item, Rejected) else "" for item in prepared]
         results = self._plane_results(volume, left_out, planes, scored)
         raws = [self.calibration.series_raw(fold) for fold in scored.plane_raws]

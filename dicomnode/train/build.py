@@ -5,38 +5,40 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
-import safetensors.torch
+import safetensors.numpy
 import torch
 
-from dicomnode.detectors.contract import Array
-from dicomnode.detectors.ensemble import FoldEnsemble, Networks, pack_weights, unpack_weights
-from dicomnode.detectors.networks import Network, build_network
+from dicomnode.detectors.ensemble import FoldEnsemble, Methods, kind_of, method_of, pack_weights, unpack_weights
+from dicomnode.detectors.methods.contract import Augmentation, Material, Method, Planes, Progress, Run, Tensors
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.errors import ConfigError
 from dicomnode.models.card import ModelCard, write_card
 from dicomnode.models.registry import CALIBRATION_FILE, WEIGHTS_FILE
 from dicomnode.train.calibrate import HeldBack, calibrate
-from dicomnode.train.datasets import eight_bit, patient_folds, prepare_pictures, read_pictures
-from dicomnode.train.fit import FitOptions, Progress, fit_network
+from dicomnode.train.datasets import eight_bit, patient_folds, prepare_pictures, read_pictures, stacks_of
 from dicomnode.train.recipes import NetworkRecipe, Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Healthy:
-    """The usable healthy planes: ``images`` shape (n, size, size); ``patients`` and ``folds``: one entry per plane."""
+    """The usable healthy planes; ``patients``, ``folds`` and ``countable``: one entry per plane.
 
-    planes: Sequence[Prepared]
-    images: Array
+    ``countable``: whether the plane counts for calibration (enough organ on it).
+    """
+
+    planes: Planes
     patients: Sequence[str]
     folds: Sequence[int]
+    countable: Sequence[bool]
 
     def held_back(self, fold: int) -> list[int]:
-        return [i for i, own in enumerate(self.folds) if own == fold]
+        return [i for i, own in enumerate(self.folds) if own == fold and self.countable[i]]
 
     def seen_by(self, fold: int) -> list[int]:
         return [i for i, own in enumerate(self.folds) if own != fold]
@@ -59,10 +61,12 @@ def train_model(
     each fitted network, so that an interrupted run goes on where it stopped. Raises ConfigError for unusable data.
     """
     healthy = load_healthy(recipe, data, split)
-    folds = [_fit_fold(recipe, healthy, fold, accelerator, checkpoints, progress) for fold in range(recipe.folds)]
+    mixed = None if recipe.mixed is None else load_healthy(recipe, data, recipe.mixed).planes
+    runs = [_run(recipe, fold, accelerator, progress) for fold in range(recipe.folds)]
+    folds = [_fit_fold(recipe, healthy, mixed, fold, runs[fold], checkpoints) for fold in range(recipe.folds)]
     weights = pack_weights(folds)
-    stored = unpack_weights(weights, architecture(recipe))
-    calibration = calibrate(_held_back(stored, healthy, accelerator, recipe.min_organ_share), recipe.rule)
+    ensemble = FoldEnsemble(unpack_weights(weights, architecture(recipe)), accelerator)
+    calibration = calibrate([_held_back(ensemble, healthy, fold) for fold in range(recipe.folds)], recipe.rule)
     return write_model(recipe, out, weights, calibration.model_dump_json(indent=1).encode())
 
 
@@ -72,15 +76,18 @@ def architecture(recipe: Recipe) -> dict[str, Any]:
 
 
 def load_healthy(recipe: Recipe, data: Path, split: str) -> Healthy:
-    """The healthy planes of ``split`` on the network grid, with their folds; unusable planes are left out."""
+    """The planes of ``split`` on the network grid, with their folds; unusable planes are left out."""
     pictures = read_pictures(data, {split})
-    fold_of = patient_folds((picture.patient for picture in pictures), recipe.folds)
     prepared = prepare_pictures(pictures, recipe.preparation, recipe.size, recipe.unit)
-    pairs = [(plane, pic.patient) for plane, pic in zip(prepared, pictures, strict=True) if isinstance(plane, Prepared)]
+    pairs = [(plane, pic) for plane, pic in zip(prepared, pictures, strict=True) if isinstance(plane, Prepared)]
     if not pairs:
         raise ConfigError("no picture could be prepared")
-    planes, patients = [plane for plane, _ in pairs], [patient for _, patient in pairs]
-    return Healthy(planes, eight_bit(planes), patients, [fold_of[patient] for patient in patients])
+    fold_of = patient_folds((pic.patient for _, pic in pairs), recipe.folds)
+    kept = [plane for plane, _ in pairs]
+    planes = Planes(eight_bit(kept), np.stack([plane.mask for plane in kept]), stacks_of([pic for _, pic in pairs]))
+    patients = [pic.patient for _, pic in pairs]
+    countable = [plane.organ_share >= recipe.min_organ_share for plane in kept]
+    return Healthy(planes, patients, [fold_of[patient] for patient in patients], countable)
 
 
 def write_model(recipe: Recipe, out: Path, weights: bytes, calibration: bytes) -> Path:
@@ -93,58 +100,49 @@ def write_model(recipe: Recipe, out: Path, weights: bytes, calibration: bytes) -
     return folder
 
 
-def _held_back(folds: Sequence[Networks], healthy: Healthy, accelerator: str, least: float) -> list[HeldBack]:
-    ensemble = FoldEnsemble(folds, accelerator)
-    held = []
-    for fold in range(len(folds)):
-        chosen = [i for i in healthy.held_back(fold) if healthy.planes[i].organ_share >= least]
-        maps = ensemble.fold_residuals(fold, healthy.images[chosen])
-        held.append(HeldBack([healthy.planes[i] for i in chosen], [healthy.patients[i] for i in chosen], maps))
-    return held
+def _held_back(ensemble: FoldEnsemble, healthy: Healthy, fold: int) -> HeldBack:
+    chosen = healthy.held_back(fold)
+    planes = healthy.planes.chosen(chosen)
+    return HeldBack(planes.masks, [healthy.patients[i] for i in chosen], ensemble.judge_fold(fold, planes))
 
 
 def _fit_fold(
-    recipe: Recipe,
-    healthy: Healthy,
-    fold: int,
-    accelerator: str,
-    checkpoints: Path | None,
-    progress: Progress | None,
-) -> dict[str, Network]:
-    images = healthy.images[healthy.seen_by(fold)]
-    networks = {}
+    recipe: Recipe, healthy: Healthy, mixed: Planes | None, fold: int, run: Run, checkpoints: Path | None
+) -> Methods:
+    material = Material(healthy.planes.chosen(healthy.seen_by(fold)), mixed)
+    methods = {}
     for entry in recipe.networks:
-        kept = checkpoints / f"{recipe.model}-{fold}-{entry.architecture['kind']}.safetensors" if checkpoints else None
-        network = _resumed(entry, kept)
-        if network is None:
-            network = fit_network(images, _options(recipe, entry, fold, accelerator), progress)
+        kept = checkpoints / f"{recipe.model}-{fold}-{kind_of(entry.architecture)}.safetensors" if checkpoints else None
+        method = _resumed(entry, kept)
+        if method is None:
+            method = method_of(entry.architecture)
+            part = None if kept is None else kept.with_suffix(".running")
+            method.fit(material, replace(run, checkpoint=part, steps=entry.steps))
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_bytes(safetensors.torch.save(network.state_dict()))
-        networks[str(entry.architecture["kind"])] = network
-    return networks
+                kept.write_bytes(safetensors.numpy.save(_contiguous(method)))
+        methods[kind_of(entry.architecture)] = method
+    return methods
 
 
-def _resumed(entry: NetworkRecipe, kept: Path | None) -> Network | None:
+def _contiguous(method: Method) -> Tensors:
+    return {key: np.ascontiguousarray(value) for key, value in method.tensors().items()}
+
+
+def _resumed(entry: NetworkRecipe, kept: Path | None) -> Method | None:
     if kept is None or not kept.is_file():
         return None
-    network = build_network(entry.architecture)
+    method = method_of(entry.architecture)
     try:
-        network.load_state_dict(safetensors.torch.load(kept.read_bytes()))
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        method.restore(safetensors.numpy.load(kept.read_bytes()))
+    except (safetensors.SafetensorError, ConfigError) as error:
         raise ConfigError(f"checkpoint {kept.name} does not fit the recipe; delete it to train again") from error
-    return network.eval()
+    return method
 
 
-def _options(recipe: Recipe, entry: NetworkRecipe, fold: int, accelerator: str) -> FitOptions:
-    return FitOptions(
-        entry.architecture,
-        seed=fold,
-        passes=entry.passes,
-        mirror=recipe.mirror,
-        rotate=recipe.rotate,
-        accelerator=accelerator,
-    )
+def _run(recipe: Recipe, fold: int, accelerator: str, progress: Progress | None) -> Run:
+    augmentation = Augmentation(mirror=recipe.mirror, rotate=recipe.rotate)
+    return Run(seed=fold, accelerator=accelerator, augmentation=augmentation, progress=progress)
 
 
 def _card(recipe: Recipe, weights: bytes, calibration: bytes) -> ModelCard:
@@ -163,11 +161,11 @@ def _card(recipe: Recipe, weights: bytes, calibration: bytes) -> ModelCard:
         },
         architecture=architecture(recipe),
         training={
-            "passes": {str(entry.architecture["kind"]): entry.passes for entry in recipe.networks},
+            "steps": {kind_of(entry.architecture): entry.steps for entry in recipe.networks},
             "mirror": recipe.mirror,
             "rotate_degrees": recipe.rotate,
             "seeds": list(range(recipe.folds)),
-            "optimiser": "Adam, one-cycle rate to 1e-3, batch 32",
+            "optimiser": "as the methods' settings say",
             "torch": str(torch.__version__),
         },
         **about,

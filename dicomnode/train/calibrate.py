@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dicomnode.detectors.calibration import MapTerm, ResidualCalibration, Scoring, Statistic, top_mean
-from dicomnode.detectors.contract import Array
-from dicomnode.detectors.preprocess import Prepared
+from dicomnode.detectors.calibration import MapTerm, ResidualCalibration, Scoring, Statistic, statistic
+from dicomnode.detectors.contract import Array, Mask
+from dicomnode.detectors.methods.contract import Judgement
 
 HEAT_QUANTILES = ((0.1, 0.50), (0.3, 0.80), (0.5, 0.95), (0.7, 0.99), (0.9, 0.995), (0.95, 0.999), (0.98, 0.9999))
 """(heat, share of healthy pixels below): heat 0.9 is reached by one healthy pixel in 200."""
@@ -19,9 +19,10 @@ _PIXELS_PER_PLANE = 2000
 
 @dataclass(frozen=True, slots=True)
 class ScoreRule:
-    """Which statistics make a score. ``plane``: (kind, share of the organ, weight). ``map``: (kind, weight)."""
+    """Which statistics make a score. ``plane``: (kind, share of the organ or None for the
+    method's own score, weight). ``map``: (kind, weight)."""
 
-    plane: tuple[tuple[str, float, float], ...]
+    plane: tuple[tuple[str, float | None, float], ...]
     map: tuple[tuple[str, float], ...]
     top_planes: int
     raw_unit: str
@@ -32,11 +33,11 @@ class ScoreRule:
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """The held-back healthy planes of one fold. ``maps`` by kind, shape (n, size, size); ``patients``: n names."""
+    """The held-back healthy planes of one fold. ``judged``: by kind; ``patients``: n names."""
 
-    planes: Sequence[Prepared]
+    masks: Mask
     patients: Sequence[str]
-    maps: Mapping[str, Array]
+    judged: Mapping[str, Judgement]
 
 
 def calibrate(folds: Sequence[HeldBack], rule: ScoreRule) -> ResidualCalibration:
@@ -50,7 +51,7 @@ def calibrate(folds: Sequence[HeldBack], rule: ScoreRule) -> ResidualCalibration
         map=[_map_term(folds, *term) for term in rule.map],
         top_planes=rule.top_planes,
     )
-    raws = [plane_raws(fold, scoring) for fold in folds]
+    raws = [scoring.plane_raws(fold.judged, fold.masks) for fold in folds]
     return ResidualCalibration(
         **scoring.model_dump(),
         healthy_series=[_by_patient(fold, raw, scoring) for fold, raw in zip(folds, raws, strict=True)],
@@ -63,45 +64,28 @@ def calibrate(folds: Sequence[HeldBack], rule: ScoreRule) -> ResidualCalibration
     )
 
 
-def plane_raws(fold: HeldBack, scoring: Scoring) -> Array:
-    """Raw plane scores of one fold, shape (n,)."""
-    maps = fold.maps
-    return np.array(
-        [scoring.plane_raw({kind: maps[kind][i] for kind in maps}, plane.mask) for i, plane in enumerate(fold.planes)],
-        dtype=np.float32,
-    )
-
-
-def _statistic(folds: Sequence[HeldBack], kind: str, share: float, weight: float) -> Statistic:
-    values = [top_mean(fold.maps[kind][i][plane.mask], share) for fold in folds for i, plane in enumerate(fold.planes)]
-    return Statistic(kind=kind, share=share, scale=float(np.median(values)), weight=weight)
+def _statistic(folds: Sequence[HeldBack], kind: str, share: float | None, weight: float) -> Statistic:
+    values = np.concatenate([statistic(fold.judged[kind], fold.masks, share) for fold in folds])
+    return Statistic(kind=kind, share=share, scale=max(float(np.median(np.abs(values))), 1e-9), weight=weight)
 
 
 def _map_term(folds: Sequence[HeldBack], kind: str, weight: float) -> MapTerm:
-    pixels = np.concatenate([_sample(fold.maps[kind][i], plane) for fold in folds for i, plane in _numbered(fold)])
-    return MapTerm(kind=kind, scale=float(np.quantile(pixels, 0.99)), weight=weight)
+    pixels = np.concatenate([_sample(fold.judged[kind].maps, fold.masks) for fold in folds])
+    return MapTerm(kind=kind, scale=max(float(np.quantile(pixels, 0.99)), 1e-9), weight=weight)
 
 
 def _heat_knots(folds: Sequence[HeldBack], scoring: Scoring) -> list[tuple[float, float]]:
-    pixels = np.concatenate(
-        [
-            _sample(scoring.combined({kind: fold.maps[kind][i] for kind in fold.maps}), plane)
-            for fold in folds
-            for i, plane in _numbered(fold)
-        ]
-    )
+    pixels = np.concatenate([_sample(scoring.combined(fold.judged), fold.masks) for fold in folds])
     return [(heat, float(np.quantile(pixels, share))) for heat, share in HEAT_QUANTILES]
 
 
-def _numbered(fold: HeldBack) -> list[tuple[int, Prepared]]:
-    return list(enumerate(fold.planes))
+def _sample(maps: Array, masks: Mask) -> Array:
+    """Up to 2000 pixels of each plane's organ, evenly taken, so that every plane weighs about the same."""
+    return np.concatenate([_thinned(plane[mask]) for plane, mask in zip(maps, masks, strict=True)])
 
 
-def _sample(values: Array, plane: Prepared) -> Array:
-    """Up to 2000 pixels of the organ, evenly taken, so that every plane weighs about the same."""
-    inside = values[plane.mask]
-    step = max(1, inside.size // _PIXELS_PER_PLANE)
-    return inside[::step]
+def _thinned(inside: Array) -> Array:
+    return inside[:: max(1, inside.size // _PIXELS_PER_PLANE)]
 
 
 def _by_patient(fold: HeldBack, raws: Array, scoring: Scoring) -> list[float]:

@@ -89,6 +89,14 @@ def prepare_pictures(
     return [prepare(read_plane(picture, unit).pixels, size) for picture in pictures]
 
 
+def stacks_of(pictures: Sequence[Picture]) -> tuple[tuple[int, ...], ...]:
+    """Indices of the pictures of each patient by position; pictures without a position stand alone."""
+    groups: dict[object, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        groups.setdefault(index if picture.position is None else picture.patient, []).append(index)
+    return tuple(tuple(sorted(group, key=lambda i: pictures[i].position or 0.0)) for group in groups.values())
+
+
 def eight_bit(planes: Sequence[Prepared]) -> Array:
     """The images of ``planes`` in 256 steps, shape (n, size, size), 0..1: what training keeps in memory."""
     stored = np.stack([(plane.image * 255).astype(np.uint8) for plane in planes])

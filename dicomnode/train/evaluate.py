@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from dicomnode.detectors.contract import Array, Mask
+from dicomnode.detectors.ensemble import stack_images
+from dicomnode.detectors.methods.contract import Planes
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.detectors.regions import RegionRule, plane_regions
 from dicomnode.detectors.resample import paste
 from dicomnode.detectors.residual import ResidualDetector, load_residual_detector, score_planes
 from dicomnode.errors import ConfigError
 from dicomnode.models.card import read_card, write_card
-from dicomnode.train.datasets import Picture, read_mask, read_pictures, read_plane
+from dicomnode.train.datasets import Picture, read_mask, read_pictures, read_plane, stacks_of
 from dicomnode.train.recipes import Recipe
 from dicomnode.train.statistics import auroc, average_precision, deciles, stratified_auroc, with_interval
 
@@ -94,7 +96,11 @@ def judge(detector: ResidualDetector, recipe: Recipe, pictures: Sequence[Picture
 
 
 def _score(detector: ResidualDetector, pairs: Sequence[tuple[Picture, Prepared]]) -> list[Judged]:
-    scored = score_planes(detector.ensemble, detector.calibration, [plane for _, plane in pairs])
+    prepared = [plane for _, plane in pairs]
+    planes = Planes(
+        stack_images(prepared), np.stack([plane.mask for plane in prepared]), stacks_of([pic for pic, _ in pairs])
+    )
+    scored = score_planes(detector.ensemble, detector.calibration, planes)
     return [
         Judged(picture, plane, scored.plane_raws[:, i], detector.calibration.heat_of(scored.combined[i]) * plane.mask,
                _trivial(plane))

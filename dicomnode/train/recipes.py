@@ -12,10 +12,10 @@ from dicomnode.train.calibrate import ScoreRule
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecipe:
-    """One network of every fold. ``architecture``: the card's entry. ``passes``: training pictures seen."""
+    """One method of every fold. ``architecture``: the card's entry. ``steps``: optimiser steps, None as it says."""
 
     architecture: Mapping[str, Any]
-    passes: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Recipe:
     """Everything that decides a model but the pictures.
 
     ``unit``: modality units per grey value of the training pictures. ``min_organ_share``: planes
-    below are trained on but neither scored nor calibrated on. ``about``: the card's fields for people.
+    below are trained on but neither scored nor calibrated on. ``mixed``: split of unlabelled pictures that methods
+    which can may use. ``about``: the card's fields for people.
     """
 
     detector: str
@@ -39,6 +40,7 @@ class Recipe:
     rotate: float
     folds: int = 3
     min_organ_share: float = 0.0
+    mixed: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +56,7 @@ _CXR = Recipe(
     size=128,
     axial=False,
     unit=1.0,
-    networks=(NetworkRecipe(_AE_U, 40_000),),
+    networks=(NetworkRecipe(_AE_U, 1250),),
     rule=ScoreRule(
         plane=(("ae-u", 0.02, 1.0),),
         map=(("ae-u", 1.0),),
@@ -96,7 +98,7 @@ _CT = Recipe(
     size=128,
     axial=True,
     unit=80.0 / 255.0,
-    networks=(NetworkRecipe(_AE_U, 40_000), NetworkRecipe(_DAE_CT, 25_000)),
+    networks=(NetworkRecipe(_AE_U, 1250), NetworkRecipe(_DAE_CT, 782)),
     rule=ScoreRule(
         plane=(("dae", 0.05, 1.0), ("ae-u", 1.0, 0.3)),
         map=(("dae", 1.0),),
@@ -134,7 +136,7 @@ _MR = Recipe(
     size=128,
     axial=True,
     unit=1.0,
-    networks=(NetworkRecipe(_AE_U, 50_000), NetworkRecipe(_DAE_MR, 25_000)),
+    networks=(NetworkRecipe(_AE_U, 1563), NetworkRecipe(_DAE_MR, 782)),
     rule=ScoreRule(
         plane=(("dae", 0.02, 1.0), ("ae-u", 1.0, 0.3)),
         map=(("dae", 1.0),),

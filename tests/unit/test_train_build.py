@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from dicomnode.detectors.contract import Outcome, Volume
+from dicomnode.detectors.ensemble import method_of
+from dicomnode.detectors.methods.contract import Material, Run, apart
 from dicomnode.detectors.residual import load_residual_detector
 from dicomnode.dicom.references import SeriesReference
 from dicomnode.dicom.summary import SeriesSummary
@@ -20,13 +22,12 @@ from dicomnode.train.build import load_healthy, train_model
 from dicomnode.train.calibrate import ScoreRule
 from dicomnode.train.datasets import patient_folds, read_pictures, read_plane
 from dicomnode.train.evaluate import evaluate_model, record_metrics
-from dicomnode.train.fit import FitOptions, fit_network
 from dicomnode.train.model_card import write_model_card
 from dicomnode.train.recipes import NetworkRecipe, recipe_for
 
 NETWORKS = (
-    NetworkRecipe({"kind": "ae-u", "size": 32, "width": 4, "latent": 4}, 3000),
-    NetworkRecipe({"kind": "dae", "size": 32, "width": 4, "bright_only": True, "smooth": 3}, 1500),
+    NetworkRecipe({"kind": "ae-u", "size": 32, "width": 4, "latent": 4, "batch": 32}, 94),
+    NetworkRecipe({"kind": "dae", "size": 32, "width": 4, "bright_only": True, "smooth": 3}, 47),
 )
 RECIPE = replace(
     recipe_for("cxr"),
@@ -119,14 +120,17 @@ def test_the_same_seed_gives_the_same_weights():
     """Training can be repeated."""
     torch.set_num_threads(1)
     images = np.random.default_rng(0).random((6, 32, 32), dtype=np.float32)
-    first, second = (fit_network(images, FitOptions(NETWORKS[0].architecture, passes=64)) for _ in range(2))
-    for key, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key])
+    material = Material(apart(images, np.ones(images.shape, bool)))
+    first, second = (method_of(NETWORKS[0].architecture) for _ in range(2))
+    first.fit(material, Run(steps=2))
+    second.fit(material, Run(steps=2))
+    for key, value in first.tensors().items():
+        assert np.array_equal(value, second.tensors()[key])
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoints(data, tmp_path):
     """Networks that were fitted are not fitted again."""
-    quick = replace(RECIPE, networks=(NetworkRecipe(NETWORKS[0].architecture, 64),), rule=ScoreRule(
+    quick = replace(RECIPE, networks=(NetworkRecipe(NETWORKS[0].architecture, 2),), rule=ScoreRule(
         plane=(("ae-u", 0.05, 1.0),), map=(("ae-u", 1.0),), top_planes=1, raw_unit="u"))  # fmt: skip
     first = train_model(quick, data, tmp_path / "a", checkpoints=tmp_path / "kept")
     steps: list[str] = []

@@ -1,0 +1,1 @@
+"""Adversarial methods: a generator of healthy planes and a critic."""

@@ -1,0 +1,1 @@
+"""Classical statistics on handcrafted features."""

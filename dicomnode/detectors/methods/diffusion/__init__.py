@@ -1,0 +1,1 @@
+"""Diffusion: noise a plane in part and remove the noise with what was learned on healthy planes."""

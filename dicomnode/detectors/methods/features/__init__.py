@@ -1,0 +1,1 @@
+"""Feature methods: the distance to healthy features of a fixed or learned backbone."""

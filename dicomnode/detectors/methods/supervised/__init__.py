@@ -1,0 +1,1 @@
+"""Supervised methods: classifiers, with labelled or synthetic abnormal planes."""
