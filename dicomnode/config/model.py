@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from dicomnode.config.detect import DetectSettings
 from dicomnode.config.peers import AETitle, Destination, Peer
 from dicomnode.config.results import ResultSettings
 from dicomnode.config.rules import Condition
@@ -107,6 +108,7 @@ class Config(Table):
     node: NodeSettings = NodeSettings()
     receive: ReceiveSettings = ReceiveSettings()
     assemble: AssembleSettings = AssembleSettings()
+    detect: DetectSettings = DetectSettings()
     peer: tuple[Destination, ...] = ()
     route: tuple[Route, ...] = ()
     results: ResultSettings = ResultSettings()

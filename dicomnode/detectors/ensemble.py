@@ -9,8 +9,11 @@ import safetensors
 import safetensors.numpy
 
 from dicomnode.detectors.contract import Array
+from dicomnode.detectors.execution import ExecutionPlan
 from dicomnode.detectors.methods.catalogue import build_method
 from dicomnode.detectors.methods.contract import Judgement, Method, Planes, Tensors
+from dicomnode.detectors.methods.placed import placed
+from dicomnode.detectors.methods.torch_method import TorchMethod
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.errors import ConfigError
 
@@ -28,13 +31,21 @@ class FoldEnsemble:
             for method in fold.values():
                 method.to(accelerator)
 
+    def run_with(self, plan: ExecutionPlan) -> None:
+        """Use the accelerator by ``plan``; methods that only know the CPU go on as they are."""
+        for fold in self.folds:
+            for method in fold.values():
+                if isinstance(method, TorchMethod):
+                    method.run_with(plan)
+
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.folds[0])
 
     def judge(self, planes: Planes) -> list[dict[str, Judgement]]:
         """What each fold's methods say of ``planes``, by kind."""
-        return [self.judge_fold(fold, planes) for fold in range(len(self.folds))]
+        there = placed(planes, self.accelerator)
+        return [self.judge_fold(fold, there) for fold in range(len(self.folds))]
 
     def judge_fold(self, fold: int, planes: Planes) -> dict[str, Judgement]:
         """What one fold's methods say: for planes that this fold has not seen."""

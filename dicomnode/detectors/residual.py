@@ -21,6 +21,7 @@ from dicomnode.detectors.contract import (
     Volume,
 )
 from dicomnode.detectors.ensemble import FoldEnsemble, planes_of, unpack_weights
+from dicomnode.detectors.execution import ExecutionPlan
 from dicomnode.detectors.methods.contract import Planes
 from dicomnode.detectors.preprocess import PREPARATIONS, Preparation, Prepared, Rejected
 from dicomnode.detectors.regions import RegionRule, hottest_region, link_findings, plane_regions
@@ -73,6 +74,10 @@ class ResidualDetector:
         self._prepare: Preparation = PREPARATIONS[str(card.preprocessing["preparation"])]
         if len(self.ensemble.folds) != len(self.calibration.healthy_series):
             raise ConfigError(f"{card.name}: weights and calibration have different numbers of folds")
+
+    def run_with(self, plan: ExecutionPlan) -> None:
+        """Use the accelerator by ``plan`` (detect.warm.Planned)."""
+        self.ensemble.run_with(plan)
 
     def prepare(self, plane: Plane) -> Prepared | Rejected:
         """The plane on the network grid, or why this detector does not look at it."""

@@ -44,6 +44,7 @@ ROUTING_KEYWORDS: frozenset[str] = frozenset({
     # patient, study
     "SpecificCharacterSet", "PatientID", "PatientSex", "PatientAge", "StudyInstanceUID", "StudyDate", "StudyTime",
     "AccessionNumber", "StudyID", "StudyDescription", "RequestedProcedureID", "PerformedProcedureStepID",
+    "RequestedProcedurePriority",
     # series
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime", "Modality", "ProtocolName",
     "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "PatientPosition", "PatientOrientation",

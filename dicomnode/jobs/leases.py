@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from dicomnode.errors import LeaseLost
 from dicomnode.store.tables import JobRow
 
+AGEING_S = 300.0
+"""Waiting so long lifts a job by one priority, so that routine work cannot starve behind urgent work."""
 MAX_CRASHES = 3
 MAX_INTERRUPTIONS = 50
 FARTHEST_S = 2 * 86_400.0
@@ -42,12 +44,14 @@ def claim(
 ) -> Job | None:
     """Take the most urgent ready job of ``kinds`` for ``lease_s`` seconds, or None. Needs a write transaction.
 
+    The most urgent has the highest priority, one more for each ``AGEING_S`` that it has waited; then the oldest.
     ``only``: further conditions on the JobRow.
     """
+    urgency = JobRow.priority - JobRow.created_at / AGEING_S
     first = (
         select(JobRow.id)
         .where(JobRow.state == "ready", JobRow.kind.in_(kinds), JobRow.not_before <= now, *only)
-        .order_by(JobRow.priority.desc(), JobRow.id)
+        .order_by(urgency.desc(), JobRow.id)
         .limit(1)
         .scalar_subquery()
     )

@@ -16,6 +16,7 @@ from dicomnode.dicom.summary import SeriesSummary, summarise
 from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, enqueue, finish
 from dicomnode.route.rules import Decision, decide
+from dicomnode.route.urgency import urgency
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import AssignmentRow, InstanceRow, SeriesRow, StudyRow
 
@@ -38,9 +39,10 @@ def route_series(
             finish(session, job, now)
             return None
         study = session.get_one(StudyRow, series.study_id)
-        decision = decide(config, detectors, summary_of(session, study, series))
+        summary = summary_of(session, study, series)
+        decision = decide(config, detectors, summary)
         for routes in _by_detector(decision.taken, detectors):
-            _assign(session, config, routes, decision, series, now)
+            _assign(session, config, routes, decision, series, now, urgency(summary))
         if not decision.taken:
             _not_analysed(session, decision, study, series, now)
         _record(session, decision, study, series)
@@ -69,10 +71,10 @@ def _by_detector(taken: Sequence[Route], detectors: Mapping[str, Detector]) -> l
 
 
 def _assign(
-    session: Session, config: Config, routes: list[Route], decision: Decision, series: SeriesRow, now: float
+    session: Session, config: Config, routes: list[Route], decision: Decision, series: SeriesRow, now: float, asked: int
 ) -> None:
-    """One Assignment and its ``detect`` job."""
-    route, priority = routes[0], max(route.priority for route in routes)
+    """One Assignment and its ``detect`` job. ``asked``: what the Requested Procedure Priority adds to the routes'."""
+    route, priority = routes[0], max(route.priority for route in routes) + asked
     reason = next(reason.text for reason in decision.reasons if reason.route == route.name)
     assignment = AssignmentRow(
         series_id=series.id,

@@ -26,7 +26,7 @@ from dicomnode.jobs import (
     waiting,
     wake,
 )
-from dicomnode.jobs.leases import FARTHEST_S, MAX_CRASHES, MAX_INTERRUPTIONS
+from dicomnode.jobs.leases import AGEING_S, FARTHEST_S, MAX_CRASHES, MAX_INTERRUPTIONS
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import JobRow
@@ -91,6 +91,15 @@ def test_urgent_jobs_go_first_then_the_oldest(store: Store) -> None:
     for key, priority in (("a", 0), ("b", 5), ("c", 5), ("d", -1)):
         add(store, key, priority=priority)
     assert [taken(store).dedup_key for _ in range(4)] == ["b", "c", "a", "d"]
+
+
+def test_routine_work_that_has_waited_long_enough_goes_before_newer_urgent_work(store: Store) -> None:
+    """STAT goes first, but nothing starves: each AGEING_S of waiting is worth one priority."""
+    add(store, "routine")
+    with store.write() as session:
+        for key, after in (("stat", 9.9 * AGEING_S), ("late stat", 10.1 * AGEING_S)):
+            enqueue(session, "detect", key, {"series_id": 1}, NOW + after, priority=10)
+    assert [taken(store, NOW + 11 * AGEING_S).dedup_key for _ in range(3)] == ["stat", "routine", "late stat"]
 
 
 def test_only_the_wanted_kinds_are_claimed(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicomnode.detectors.contract import Array, Mask
+from dicomnode.detectors.contract import Array
+from dicomnode.detectors.execution import Execution, ExecutionPlan, plan_for
 from dicomnode.detectors.methods.contract import Judgement, Material, Planes, Run, Settings, Tensors
 from dicomnode.detectors.methods.drawing import Draw, at_size, draw_planes
 from dicomnode.detectors.methods.fitting import Fit, Player, Selection, run_fit
+from dicomnode.detectors.methods.placed import tensors_of
 from dicomnode.errors import ConfigError
-
-JUDGE_BATCH = 16
-
 
 S = TypeVar("S", bound=Settings)
 
@@ -36,6 +36,7 @@ class TorchMethod(ABC, Generic[S]):
         self.settings = settings
         self.network = self.make()
         self.accelerator = torch.device("cpu")
+        self.execution = Execution(self._whole, ExecutionPlan(), self._flee)
         self.history: list[tuple[int, float]] = []
 
     @abstractmethod
@@ -80,13 +81,10 @@ class TorchMethod(ABC, Generic[S]):
         """What is fixed from the healthy planes after training (centres, scales)."""
 
     def judge(self, planes: Planes) -> Judgement:
-        scores, maps = [], []
-        for start in range(0, len(planes), JUDGE_BATCH):
-            part = slice(start, start + JUDGE_BATCH)
-            score, heat = self._judged(planes.images[part], planes.masks[part], planes.size)
-            scores.append(score)
-            maps.append(heat)
-        return Judgement(np.concatenate(scores), np.concatenate(maps))
+        images, inside = (rows.to(self.accelerator) for rows in tensors_of(planes))
+        with torch.inference_mode(mode=not self.needs_gradient):
+            scores, maps = self.execution.run(images, inside)
+        return Judgement(_numpy(scores), _numpy(maps[:, 0]))
 
     def score(self, planes: Planes) -> Array:
         return self.judge(planes).scores
@@ -94,19 +92,30 @@ class TorchMethod(ABC, Generic[S]):
     def map(self, planes: Planes) -> Array:
         return self.judge(planes).maps
 
-    def _judged(self, images: Array, masks: Mask, full: int) -> tuple[Array, Array]:
-        own = self.settings.size
+    def _whole(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """``judge_batch`` on planes of any size: averaged down to the method's own grid, maps brought back."""
+        own, full = self.settings.size, images.shape[-1]
         with torch.inference_mode(mode=not self.needs_gradient):
-            batch = at_size(torch.from_numpy(np.ascontiguousarray(images))[:, None].to(self.accelerator), own)
-            inside = torch.from_numpy(np.ascontiguousarray(masks))[:, None].to(self.accelerator).float()
-            scores, maps = self.judge_batch(batch, (at_size(inside, own) > 0.5).float())
+            scores, maps = self.judge_batch(at_size(images, own), (at_size(masks, own) > 0.5).float())
             if own != full:
                 maps = F.interpolate(maps, size=(full, full), mode="bilinear", align_corners=False)
-            return _numpy(scores), _numpy(maps[:, 0])
+        return scores, maps
 
     def to(self, accelerator: str) -> None:
         self.accelerator = torch.device(accelerator)
         self.network.to(self.accelerator).eval()
+        self.run_with(plan_for(accelerator))
+
+    def run_with(self, plan: ExecutionPlan) -> None:
+        """Judge by ``plan``; gradient scores stay in eager float32."""
+        if plan.half:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        slow = replace(plan, half=False, compiled=False) if self.needs_gradient else plan
+        self.execution = Execution(self._whole, slow, self._flee)
+
+    def _flee(self) -> None:
+        self.accelerator = torch.device("cpu")
+        self.network.to(self.accelerator)
 
     def tensors(self) -> Tensors:
         """The state of the network; kernels as float16 to halve the file."""
