@@ -11,7 +11,14 @@ from dicomnode.detectors.methods.contract import Method, Run
 from dicomnode.errors import ConfigError
 from tests.method_phantoms import labelled, material
 
-QUICK: dict[str, dict[str, object]] = {}
+_TRANSLATION: dict[str, object] = {"width": 8, "blocks": 1, "critic_width": 8}
+QUICK: dict[str, dict[str, object]] = dict.fromkeys(
+    ("anomalypro", "brainomaly", "brainomaly-clamped"), _TRANSLATION
+) | {
+    "ae-3d": {"depth": 4, "width": 8},
+    "bayes-ae": {"samples": 2},
+    "ddpm": {"width": 8, "back": 2},
+}
 """Smaller settings of methods that are slow at 32 pixels; everything else runs with size 32 and batch 8."""
 
 

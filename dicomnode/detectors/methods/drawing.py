@@ -17,11 +17,13 @@ from dicomnode.detectors.methods.contract import Augmentation, Material, Planes
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """One training batch. ``healthy``: shape (n, channels, size, size), 0..1; ``mixed``: the same of the mixed set,
-    None when there is none. ``noise``: the generator for everything random that a loss needs."""
+    None when there is none. ``noise``: the generator for everything random that a loss needs. ``truth``: where the
+    planes of ``mixed`` are abnormal, shape (n, 1, size, size), 0..1, None when it is not known."""
 
     healthy: Tensor
     noise: torch.Generator
     mixed: Tensor | None = None
+    truth: Tensor | None = None
 
 
 Draw = Callable[[torch.Generator], Drawn]
@@ -47,7 +49,7 @@ def stack_pool(planes: Planes, size: int, depth: int) -> Tensor:
     """Every run of ``depth`` neighbouring planes as channels, shape (m, depth, size, size); m may be 0."""
     pool = plane_pool(planes, size)[:, 0]
     runs = [list(stack[i : i + depth]) for stack in planes.stacks for i in range(len(stack) - depth + 1)]
-    return pool[runs] if runs else pool.new_zeros((0, depth, size, size))
+    return pool[torch.tensor(runs)] if runs else pool.new_zeros((0, depth, size, size))
 
 
 def draw_planes(material: Material, size: int, batch: int, augmentation: Augmentation) -> Draw:

@@ -103,7 +103,8 @@ class _Loop:
 
     def _moved(self, drawn: Drawn) -> Drawn:
         mixed = None if drawn.mixed is None else drawn.mixed.to(self._accelerator)
-        return Drawn(drawn.healthy.to(self._accelerator), drawn.noise, mixed)
+        truth = None if drawn.truth is None else drawn.truth.to(self._accelerator)
+        return Drawn(drawn.healthy.to(self._accelerator), drawn.noise, mixed, truth)
 
     def _step(self, player: Player, drawn: Drawn, optimiser: torch.optim.Optimizer, schedule: Any) -> None:
         for other in _others(self._fit.players, player):
