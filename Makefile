@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench acceptance viewer-check clean
+.PHONY: help demo test check format bench bench-detect acceptance viewer-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ format: $(READY) ## put the code in shape
 
 bench: $(READY) ## benchmarks; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench
+
+bench-detect: $(READY) ## speed of the detectors, on the GPU where there is one; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.detect
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

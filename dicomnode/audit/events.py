@@ -29,6 +29,8 @@ class Event(StrEnum):
     COMMITTED = "committed"
     COMMITMENT_FAILED = "commitment failed"
     FELL_BACK = "fell back"
+    DRIFT = "drift"
+    DRIFT_ENDED = "drift ended"
     DEAD_LETTER = "dead letter"
     REQUEUED = "requeued by hand"
     NODE_RECOVERED = "node recovered"

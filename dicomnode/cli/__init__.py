@@ -24,7 +24,12 @@ COMMANDS = {
     "models": "show",
     "detectors": "show",
     "jobs": "jobs",
+    "drift": "drift",
     "doctor": "doctor",
+    "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "stress": "stress",
 }
 """Command to the module of this package that holds it; imported when it is asked for, so that each starts fast."""
 

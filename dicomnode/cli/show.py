@@ -8,6 +8,7 @@ import click
 
 from dicomnode.cli.options import blueprint, config_option, json_option, print_json, print_table
 from dicomnode.detectors.discovery import discover
+from dicomnode.detectors.hosted.digest import digest
 
 
 @click.group()
@@ -33,16 +34,25 @@ def list_models(config_path: Path | None, as_json: bool) -> int:
     return 1 if broken else 0
 
 
+@models.command("hash")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+def hash_model(path: Path) -> int:
+    """The SHA-256 of a model to be hosted, a file or a folder, for its section in the configuration."""
+    click.echo(digest(path))
+    return 0
+
+
 @click.group()
 def detectors() -> None:
     """The detectors that a route may name."""
 
 
 @detectors.command("list")
+@config_option
 @json_option
-def list_detectors(as_json: bool) -> int:
-    """Every detector, and every plugin that is broken with its reason; exit status 1 when one is broken."""
-    found = discover()
+def list_detectors(config_path: Path | None, as_json: bool) -> int:
+    """Every detector, hosted models too, and each that is broken with its reason; exit status 1 when one is broken."""
+    found = discover(blueprint(config_path).config.hosted)
     rows = [
         {
             "name": item.name,

@@ -38,6 +38,9 @@ def status(config_path: Path | None, as_json: bool) -> None:
     for peer, states in state["commitments"].items():
         counts = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
         console.print(f"storage commitment by {escape(peer)}: {counts}")
+    for item in state["drift"]["alarms"]:
+        moved = ", ".join(item["alarms"])
+        console.print(f"[red]drift[/] {escape(item['detector'])} from {escape(item['CallingAETitle'])}: {moved}")
     for series in state["recent"]:
         _print_series(console, series)
     for item in state["retrying"]:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dicomnode.config.detect import DetectSettings
+from dicomnode.config.gates import DriftSettings, GateSettings
+from dicomnode.config.hosted import Hosted, HostedName
 from dicomnode.config.peers import AETitle, Destination, Peer
 from dicomnode.config.results import ResultSettings
-from dicomnode.config.rules import Condition
+from dicomnode.config.rules import Condition, Keyword
 from dicomnode.config.table import Table
 
 _UID_ROOT = r"^[0-2](\.(0|[1-9][0-9]*))+$"
-_NOT_COMPARABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
 
 AnyPort = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -69,15 +69,6 @@ class AssembleSettings(Table):
         return self
 
 
-def _keyword(value: str) -> str:
-    tag = tag_for_keyword(value)
-    if tag is None:
-        raise ValueError(f"{value!r} is not a DICOM keyword")
-    if dictionary_VR(tag) in _NOT_COMPARABLE:
-        raise ValueError(f"{value!r} is a sequence or bulk data; a rule compares single values only")
-    return value
-
-
 def _not_empty(when: dict[str, Condition]) -> dict[str, Condition]:
     if not when:
         raise ValueError("this would take every series; say that with Modality = { exists = true }")
@@ -88,7 +79,7 @@ class Route(Table):
     """``[[route]]``: which Series goes to which detector, and where the results go."""
 
     name: Annotated[str, Field(min_length=1)]
-    when: Annotated[dict[Annotated[str, AfterValidator(_keyword)], Condition], AfterValidator(_not_empty)]
+    when: Annotated[dict[Keyword, Condition], AfterValidator(_not_empty)]
     detector: Annotated[str, Field(min_length=1)]
     model: str | None = None
     send_to: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -111,7 +102,10 @@ class Config(Table):
     detect: DetectSettings = DetectSettings()
     peer: tuple[Destination, ...] = ()
     route: tuple[Route, ...] = ()
+    hosted: dict[HostedName, Hosted] = Field(default_factory=dict)
     results: ResultSettings = ResultSettings()
+    gates: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
     audit: AuditSettings = AuditSettings()
 
     @property
@@ -129,5 +123,6 @@ class Config(Table):
 
     @property
     def rule_keywords(self) -> frozenset[str]:
-        """Every DICOM keyword that a route asks for."""
-        return frozenset(keyword for route in self.route for keyword in route.when)
+        """Every DICOM keyword that a route or a hosted model asks for."""
+        conditions = (*(route.when for route in self.route), *(model.accept for model in self.hosted.values()))
+        return frozenset(keyword for asked in conditions for keyword in asked)

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 Scalar = str | int | float
+_NOT_COMPARABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
+
+
+def _keyword(value: str) -> str:
+    tag = tag_for_keyword(value)
+    if tag is None:
+        raise ValueError(f"{value!r} is not a DICOM keyword")
+    if dictionary_VR(tag) in _NOT_COMPARABLE:
+        raise ValueError(f"{value!r} is a sequence or bulk data; a rule compares single values only")
+    return value
+
+
+Keyword = Annotated[str, AfterValidator(_keyword)]
+"""A DICOM keyword (PS3.6) whose values can be compared."""
 
 
 class Condition(BaseModel):

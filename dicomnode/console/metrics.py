@@ -15,6 +15,8 @@ METRICS = {
     "dicomnode_jobs": "Jobs by kind and state.",
     "dicomnode_deliveries": "Derived Instances by destination and state.",
     "dicomnode_commitments": "Delivered Instances by destination and storage commitment.",
+    "dicomnode_drift_watched": "Strata (sender, scanner, protocol, model) whose scores are compared with their first.",
+    "dicomnode_drift_alarms": "Measures that have drifted, by sender, detector and stratum.",
     "dicomnode_disk_free_bytes": "Free space on the file system of the spool, in bytes.",
     "dicomnode_process_alive": "1 for each process of the node that is alive.",
 }
@@ -36,6 +38,8 @@ def prometheus(status: dict[str, Any]) -> str:
         "dicomnode_jobs": list(_nested(status["jobs"], "kind")),
         "dicomnode_deliveries": list(_nested(status["deliveries"], "destination")),
         "dicomnode_commitments": list(_nested(status["commitments"], "destination")),
+        "dicomnode_drift_watched": [({}, status["drift"]["watched"])],
+        "dicomnode_drift_alarms": list(_drifted(status["drift"]["alarms"])),
         "dicomnode_disk_free_bytes": [({}, status["disk"]["free_bytes"])],
         "dicomnode_process_alive": [
             ({"role": item["role"], "owner": item["owner"]}, float(item["alive"])) for item in status["processes"]
@@ -52,6 +56,12 @@ def _nested(counts: dict[str, dict[str, int]], label: str) -> Iterable[tuple[dic
     for key, states in counts.items():
         for state, count in states.items():
             yield {label: key, "state": state}, float(count)
+
+
+def _drifted(alarms: list[dict[str, Any]]) -> Iterable[tuple[dict[str, str], float]]:
+    for item in alarms:
+        labels = {"sender": item["CallingAETitle"], "detector": item["detector"], "stratum": item["stratum"]}
+        yield labels, float(len(item["alarms"]))
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -38,6 +38,7 @@ def overview(status: dict[str, Any]) -> str:
         _retrying(status["retrying"]),
         "<h2>Dead letters</h2>",
         _dead(status["dead_letters"]),
+        _drift(status["drift"]),
         "<h2>Processes</h2>",
         _processes(status["processes"]),
     ]
@@ -59,9 +60,23 @@ def _alarm(status: dict[str, Any]) -> str:
         troubles.append(f"{failed} failed without a result")
     if letters:
         troubles.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
+    if drifted := status["drift"]["alarms"]:
+        troubles.append(f"scores have drifted at {len(drifted)} place{'s' * (len(drifted) > 1)}, see below")
     if troubles:
         return f"<p class=alarm>{escape(' · '.join(troubles))}</p>"
     return "<p class=calm>Every process is alive, no dead letters.</p>"
+
+
+def _drift(drift: dict[str, Any]) -> str:
+    """Scores that have moved away from the first ones of their sender, scanner, protocol and model."""
+    if not drift["alarms"]:
+        return ""
+    rows = []
+    for item in drift["alarms"]:
+        words = "; ".join(f"{name}: {text}" for name, text in item["alarms"].items())
+        cells = (item["CallingAETitle"], item["detector"], item["stratum"], words)
+        rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return "<h2>Drift</h2>" + _table(("From", "Detector", "Stratum", "What has moved"), rows)
 
 
 def _tiles(status: dict[str, Any]) -> str:

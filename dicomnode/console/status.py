@@ -17,8 +17,10 @@ from dicomnode.store.tables import (
     AssociationRow,
     DeliveryRow,
     DerivedRow,
+    DriftRow,
     InstanceRow,
     JobRow,
+    ObservationRow,
     ProcessRow,
     SeriesRow,
     StudyRow,
@@ -48,6 +50,7 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "retrying": _retrying(session),
             "deliveries": _deliveries(session),
             "commitments": _commitments(session),
+            "drift": _drift(session),
             "recent": _recent(session),
         }
 
@@ -87,7 +90,8 @@ def _outcomes(session: Session) -> dict[str, int]:
 
 
 def _refusals(session: Session) -> dict[str, int]:
-    """Assignments that were not analysed, by what refused them: route, volume, detector; superseded: a newer one.
+    """Assignments that were not analysed, by what refused them: route, volume, detector, acquisition; superseded: a
+    newer one.
 
     "unknown": from before gates were recorded.
     """
@@ -163,6 +167,24 @@ def _commitments(session: Session) -> dict[str, dict[str, int]]:
     for destination, name, count in session.execute(query):
         found.setdefault(destination, {})[name] = count
     return found
+
+
+def _drift(session: Session) -> dict[str, Any]:
+    """How many strata are watched, and those with an alarm; ``dicomnode drift`` shows all."""
+    watched = session.scalar(select(func.count()).select_from(DriftRow)) or 0
+    query = select(DriftRow, ObservationRow).join(ObservationRow, ObservationRow.id == DriftRow.looked_to)
+    alarms = [
+        {
+            "stratum": row.stratum,
+            "CallingAETitle": newest.CallingAETitle,
+            "detector": newest.detector,
+            "alarmed_at": row.alarmed_at,
+            "alarms": row.alarms,
+        }
+        for row, newest in session.execute(query.order_by(DriftRow.stratum))
+        if row.alarms
+    ]
+    return {"watched": watched, "alarms": alarms}
 
 
 def _recent(session: Session) -> list[dict[str, Any]]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dicomnode
 from dicomnode.config import Config
 from dicomnode.detect.case import Case
-from dicomnode.detect.volume import NotAnalysable, load_volume
-from dicomnode.detectors.contract import DetectionResult, LoadedDetector, ModelIdentity, Outcome
+from dicomnode.detect.drift_record import Observed, observe
+from dicomnode.detect.volume import LoadedVolume, NotAnalysable, load_volume
+from dicomnode.detectors.acquisition_gate import GATE as ACQUISITION_GATE
+from dicomnode.detectors.acquisition_gate import gated
+from dicomnode.detectors.contract import DetectionResult, LoadedDetector, ManyAtOnce, ModelIdentity, Outcome, Volume
 from dicomnode.errors import Permanent
 from dicomnode.report import DerivedObject, ReportContext, iter_results
 from dicomnode.report.selfcheck import Evidence, checked
 
 ANALYSED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
 VOLUME_GATE, DETECTOR_GATE = "volume", "detector"
-"""What may refuse a Series that a route took: its images do not make a Volume, or the detector declines the Volume."""
+"""What may refuse a Series that a route took: its images do not make a Volume, or the detector declines the Volume;
+``ACQUISITION_GATE``: the images were acquired unlike those that the score is calibrated on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Analysis:
     ``detector_version``: of the plugin, not of its model. ``objects`` is empty unless the Series was analysed; each
     has passed the self-check when it comes. ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was
     left out or chosen on the way to the Volume. ``gate``: what refused the Series, None when it was analysed.
+    ``observed``: what drift is told from, None when there is no score.
     """
 
     result: DetectionResult
@@ -35,34 +40,64 @@ class Analysis:
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gate: str | None = None
+    observed: Observed | None = None
+
+
+def load(case: Case) -> LoadedVolume | DetectionResult:
+    """The Volume of ``case``, or the answer that it cannot be analysed. Raises Transient when the disk fails."""
+    try:
+        return load_volume(case.summary, case.sources)
+    except NotAnalysable as reason:
+        return DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason))
+
+
+def detect_all(detector: LoadedDetector, volumes: Sequence[Volume]) -> list[DetectionResult]:
+    """One answer per Volume; together where the detector can."""
+    if len(volumes) > 1 and isinstance(detector, ManyAtOnce):
+        return detector.detect_many(volumes)
+    return [detector.detect(volume) for volume in volumes]
 
 
 def analyse(config: Config, case: Case, detector: LoadedDetector, detector_version: str, started_at: float) -> Analysis:
-    """Load the Volume of ``case``, run ``detector``, build what its destinations want.
+    """Load the Volume of ``case``, run ``detector``, build what its destinations want; see ``told``."""
+    loaded = load(case)
+    if isinstance(loaded, DetectionResult):
+        return Analysis(loaded, detector_version, gate=VOLUME_GATE)
+    return told(config, case, detector, detector_version, started_at, loaded, detector.detect(loaded.volume))
+
+
+def told(
+    config: Config,
+    case: Case,
+    detector: LoadedDetector,
+    detector_version: str,
+    started_at: float,
+    loaded: LoadedVolume,
+    result: DetectionResult,
+) -> Analysis:
+    """What ``case``'s destinations want, from the detector's answer.
 
     ``started_at``: start of the first attempt, seconds since the epoch; it stamps the objects, so that a retry
     makes the same bytes. Raises Permanent when the detector answers *failed*; taking the objects raises NonConformant
     at the first one that breaks the standard.
     """
-    try:
-        loaded = load_volume(case.summary, case.sources)
-    except NotAnalysable as reason:
-        refusal = DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason))
-        return Analysis(refusal, detector_version, gate=VOLUME_GATE)
-    result = detector.detect(loaded.volume)
     if result.outcome is Outcome.FAILED:
         raise Permanent(result.reason)
     references = tuple(dict.fromkeys(plane.source for plane in loaded.volume.planes))
     sources = tuple(reference.SOPInstanceUID for reference in references)
+    observed = observe(loaded.volume, result)
+    result, withheld = gated(result, config.gates.acquisition)
     if result.outcome not in ANALYSED:
-        return Analysis(result, detector_version, (), sources, loaded.volume.notes, DETECTOR_GATE)
+        gate = ACQUISITION_GATE if withheld else DETECTOR_GATE
+        return Analysis(result, detector_version, (), sources, loaded.volume.notes, gate, observed)
     when = datetime.fromtimestamp(started_at, UTC)
     origin = Origin(detector.model, detector_version, detector.accelerator, dict(result.parameters))
     context = report_context(config, case, origin, when)
     kinds = config.results.built_for(case.assignment.send_to)
     objects = iter_results(loaded.volume, loaded.headers, result, context, kinds)
     evidence = Evidence(references, loaded.headers, context)
-    return Analysis(result, detector_version, checked(objects, evidence), sources, loaded.volume.notes)
+    made = checked(objects, evidence)
+    return Analysis(result, detector_version, made, sources, loaded.volume.notes, observed=observed)
 
 
 @dataclass(frozen=True, slots=True)

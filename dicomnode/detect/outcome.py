@@ -15,8 +15,9 @@ from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.detect.analyse import Analysis
 from dicomnode.detect.case import Case, read_case
+from dicomnode.detect.drift_record import record
 from dicomnode.detect.status_job import announce
-from dicomnode.detectors.contract import LoadedDetector, Outcome
+from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
 from dicomnode.jobs import Job, bury, enqueue, finish
 from dicomnode.report import DerivedObject, to_bytes
 from dicomnode.store.engine import Store
@@ -90,6 +91,7 @@ def write_outcome(
             enqueue_delivery(session, row, destination, [item for item in derived if item.kind in kinds], now)
         if result.outcome is Outcome.NOT_ANALYSED:
             announce(session, config, row, now)
+        record(session, case, detector.model, analysis.observed, now)
         append(session, Event.INFERENCE, _provenance(config_sha256, case, detector, analysis, stored, now))
 
 
@@ -149,11 +151,19 @@ def _provenance(
         "threshold": calibration.threshold if calibration else None,
         "score_unit": calibration.unit if calibration else "",
         "calibration": calibration.method if calibration else "",
+        "acquisition": _acquisition(result),
+        "notices": list(result.notices),
         "incomplete": case.series.incomplete,
         "notes": list(analysis.notes),
         "sources": [{"SOPInstanceUID": uid, "sha256": case.digests[uid]} for uid in analysis.sources],
         "outputs": outputs(stored),
     }
+
+
+def _acquisition(result: DetectionResult) -> dict[str, float | bool] | None:
+    """How unusual the acquisition was; None when the model cannot judge it or the gate is off."""
+    own = result.acquisition
+    return {"score": own.score, "threshold": own.threshold, "unusual": own.unusual} if own else None
 
 
 def write_outdated(store: Store, job: Job, case: Case, now: float) -> None:

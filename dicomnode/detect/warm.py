@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from dicomnode.config import Config
-from dicomnode.detectors.contract import Detector, LoadedDetector
+from dicomnode.detectors.contract import Detector, HasOwnModel, LoadedDetector
 from dicomnode.detectors.execution import ExecutionPlan, plan_for
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import ModelRegistry
@@ -57,8 +57,9 @@ def memory_budget(megabytes: int, accelerator: str) -> float:
 
 
 def weights_bytes(folder: Path) -> int:
-    """What the weights in ``folder`` take in memory: twice the files, which hold kernels as float16."""
-    return 2 * sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """What the weights in ``folder``, or in this file, take in memory: twice the files, which hold float16 kernels."""
+    files = (path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else (folder,)
+    return 2 * sum(path.stat().st_size for path in files)
 
 
 class WarmDetectors:
@@ -82,7 +83,7 @@ class WarmDetectors:
         return self._loaded[key].detector
 
     def _load(self, plugin: Detector, key: tuple[str, str]) -> None:
-        folder = self._registry.get(key[1]).folder
+        folder = plugin.location if isinstance(plugin, HasOwnModel) else self._registry.get(key[1]).folder
         size = weights_bytes(folder)
         self._make_room(size)
         loaded = plugin.load(folder, self.accelerator)

@@ -5,28 +5,38 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import TypeVar
 
 from dicomnode.config import Config
-from dicomnode.detect.analyse import analyse
+from dicomnode.detect.analyse import VOLUME_GATE, Analysis, analyse, detect_all, load, told
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
+from dicomnode.detect.together import Begun, Decoding, ready_group
+from dicomnode.detect.volume import LoadedVolume
 from dicomnode.detect.warm import WarmDetectors
+from dicomnode.detectors.contract import DetectionResult, LoadedDetector
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, place
-from dicomnode.jobs import Heartbeat, Job, retry, run_until, take
+from dicomnode.jobs import Heartbeat, Job, claim, retry, run_until, take
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
-from dicomnode.store.tables import AssignmentRow
+from dicomnode.store.tables import AssignmentRow, JobRow
 
 KINDS = ("detect",)
 LEASE_S = 120.0
 LIMIT_S = 1800.0
 MAX_ATTEMPTS = 3
+PLANES_AHEAD = 8
+"""Calls of ``detect.batch_planes`` planes that one group may hold, so that its maps fit into memory."""
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class DetectWorker:
-    """Claims ``detect`` jobs one after the other."""
+    """Claims ``detect`` jobs: one after the other on the CPU, several at once where the accelerator gains by it."""
 
     def __init__(
         self,
@@ -41,40 +51,101 @@ class DetectWorker:
         self._store, self._spool = store, spool
         self._config, self._config_sha256 = config, config_sha256
         self._detectors, self._owner, self._clock = detectors, owner, clock
+        self._at_once = config.detect.series_on(detectors.accelerator)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set; the running analysis is finished first."""
         run_until(stop, self.step)
 
     def step(self) -> bool:
-        """Do one job if there is one; returns whether there was."""
-        job = take(self._store, KINDS, self._owner, self._clock(), LEASE_S)
-        if job is None:
-            return False
-        with Heartbeat(self._store, job, self._clock, LEASE_S, LIMIT_S):
-            self._guarded(job)
-        return True
+        """Do the work there is, one job or some together; returns whether there was any."""
+        jobs = self._claim()
+        limit = LIMIT_S * max(1, len(jobs))
+        with ExitStack() as held:
+            for job in jobs:
+                held.enter_context(Heartbeat(self._store, job, self._clock, LEASE_S, limit))
+            if len(jobs) > 1:
+                self._together(jobs)
+            elif jobs:
+                self._alone(jobs[0])
+        return bool(jobs)
 
-    def _guarded(self, job: Job) -> None:
+    def _claim(self) -> list[Job]:
+        """The most urgent job, and others to do with it. A job that has failed before is done alone: what it may
+        break is not to cost its neighbours an attempt."""
+        first = take(self._store, KINDS, self._owner, self._clock(), LEASE_S)
+        jobs = [] if first is None else [first]
+        while jobs and jobs[0].attempt == 1 and len(jobs) < self._at_once:
+            with self._store.write() as session:
+                more = claim(session, KINDS, self._owner, self._clock(), LEASE_S, JobRow.attempt == 0)
+            if more is None:
+                break
+            jobs.append(more)
+        return jobs
+
+    def _alone(self, job: Job) -> None:
+        begun = self._guarded(job, lambda: self._begun(job))
+        if begun is not None:
+            self._guarded(job, lambda: self._finish(begun, analyse(*self._terms(begun))))
+
+    def _together(self, jobs: Sequence[Job]) -> None:
+        """Images are decoded side by side; Series of one detector and model that are decoded are analysed together."""
+        begun = [one for job in jobs if (one := self._guarded(job, partial(self._begun, job))) is not None]
+        with ThreadPoolExecutor(self._config.detect.decoders, "decode") as pool:
+            waiting = [Decoding(one, pool.submit(load, one.case)) for one in begun]
+            while waiting:
+                group = ready_group(waiting, self._config.detect.batch_planes * PLANES_AHEAD)
+                waiting = [item for item in waiting if item not in group]
+                self._group(group)
+
+    def _group(self, group: Sequence[Decoding]) -> None:
+        """Analyse a group; when the whole fails, each alone, so that a failure is told of the Series that made it."""
+        loaded = [(item.begun, self._guarded(item.begun.job, item.decoded.result)) for item in group]
+        usable = [(one, volume) for one, volume in loaded if isinstance(volume, LoadedVolume)]
+        results: list[DetectionResult] = []
         try:
-            self._do(job)
+            if len(usable) > 1:
+                results = detect_all(usable[0][0].detector, [volume.volume for _, volume in usable])
+        except Exception as error:  # noqa: BLE001 - process edge: a detector may fail in any way; each is tried alone
+            _log.warning("a group of series failed, each is analysed alone", extra={"error": _described(error)})
+        for one, volume in loaded:
+            if isinstance(volume, DetectionResult):
+                self._guarded(one.job, partial(self._finish, one, Analysis(volume, one.version, gate=VOLUME_GATE)))
+        for i, (one, volume) in enumerate(usable):
+            self._guarded(one.job, partial(self._tell, one, volume, results[i] if results else None))
+
+    def _tell(self, begun: Begun, loaded: LoadedVolume, result: DetectionResult | None) -> None:
+        answer = begun.detector.detect(loaded.volume) if result is None else result
+        self._finish(begun, told(*self._terms(begun), loaded, answer))
+
+    def _guarded(self, job: Job, work: Callable[[], T]) -> T | None:
+        """What ``work`` answers, or None when the job has ended or failed."""
+        try:
+            return work()
         except LeaseLost:
             _log.warning("lease lost", extra={"job": job.id})
         except Permanent as error:
             self._failed(job, str(error), final=True)
         except Exception as error:  # noqa: BLE001 - process edge: an analysis may fail in any way, the job must end
             self._failed(job, _described(error), final=job.attempt >= MAX_ATTEMPTS)
+        return None
 
-    def _do(self, job: Job) -> None:
+    def _begun(self, job: Job) -> Begun | None:
+        """The case with its detector; None when a newer generation made it idle."""
         case = self._begin(job)
         if case.outdated:
             write_outdated(self._store, job, case, self._clock())
-            return
+            return None
         name = case.assignment.detector or ""
         detector, version = self._detectors.get(name, case.assignment.model), self._detectors.version_of(name)
-        analysis = analyse(self._config, case, detector, version, case.assignment.started_at or self._clock())
+        return Begun(job, case, detector, version, case.assignment.started_at or self._clock())
+
+    def _terms(self, begun: Begun) -> tuple[Config, Case, LoadedDetector, str, float]:
+        return self._config, begun.case, begun.detector, begun.version, begun.started_at
+
+    def _finish(self, begun: Begun, analysis: Analysis) -> None:
         stored = store_objects(self._spool, analysis.objects)
-        now = self._clock()
+        job, case, detector, now = begun.job, begun.case, begun.detector, self._clock()
         write_outcome(self._store, self._config, self._config_sha256, job, case, detector, analysis, stored, now)
         _log.info("analysed", extra={"assignment": case.assignment.id, "outcome": analysis.result.outcome.value})
 

@@ -30,6 +30,13 @@ def step_of(healthy: Sequence[float], raw: float) -> tuple[int, float]:
     return count, min((raw - low) / (high - low), _LAST)
 
 
+def conformal_p(folds: Sequence[Sequence[float]], raws: Sequence[float]) -> float:
+    """p = (1 + healthy patients with a raw score at least as high) / (n + 1), 0 < p <= 1; see ``conformal_score``."""
+    n = sum(len(fold) for fold in folds)
+    counts = [step_of(fold, raw)[0] for fold, raw in zip(folds, raws, strict=True)]
+    return (1.0 + sum(counts)) / (n + 1)
+
+
 def conformal_score(folds: Sequence[Sequence[float]], raws: Sequence[float]) -> float:
     """1 - p + ū/(n + 1), 0..1, where p = (1 + healthy patients with a raw score at least as high) / (n + 1).
 
@@ -42,7 +49,7 @@ def conformal_score(folds: Sequence[Sequence[float]], raws: Sequence[float]) -> 
     """
     n = sum(len(fold) for fold in folds)
     steps = [step_of(fold, raw) for fold, raw in zip(folds, raws, strict=True)]
-    p = (1.0 + sum(count for count, _ in steps)) / (n + 1)
+    p = conformal_p(folds, raws)
     return float(np.clip(1.0 - p + float(np.mean([u for _, u in steps])) / (n + 1), 0.0, 1.0))
 
 

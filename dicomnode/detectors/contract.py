@@ -6,6 +6,7 @@ It gets a ``Volume`` and answers a ``DetectionResult``; ``report`` alone turns t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -22,12 +23,18 @@ Mask = npt.NDArray[np.bool_]
 
 __all__ = [
     "Acceptance",
+    "Acquisition",
     "Calibration",
+    "Concept",
     "DetectionResult",
     "Detector",
     "Finding",
+    "HasOwnModel",
+    "LabelScore",
     "LoadedDetector",
+    "ManyAtOnce",
     "ModelIdentity",
+    "NearestHealthy",
     "Outcome",
     "Plane",
     "PlaneResult",
@@ -121,19 +128,76 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Concept:
+    """A coded concept (PS3.3 8.8): Code Value, Coding Scheme Designator, Code Meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class NearestHealthy:
+    """The patch of the same Series that the model finds healthy and that is most like the hottest place of a finding.
+
+    ``finding_plane``, ``plane``: indices into the Volume; ``finding_box``, ``box``: both patches on their planes,
+    (column0, row0, column1, row1) in pixels as for ``Region``. ``distance``: root mean square difference of the two
+    patches, in standard deviations of the organ's grey values; ``usual``: median of the same between healthy patches
+    and their own nearest ones, ``compared``: how many healthy patches there were to choose from.
+    """
+
+    finding_plane: int
+    finding_box: tuple[float, float, float, float]
+    plane: int
+    box: tuple[float, float, float, float]
+    distance: float
+    usual: float
+    compared: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Column and row of the middle of the healthy patch on its plane."""
+        return 0.5 * (self.box[0] + self.box[2]), 0.5 * (self.box[1] + self.box[3])
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing seen, on one or several planes. ``tracking_id`` is unique and stable within the result."""
+    """One thing seen, on one or several planes. ``tracking_id`` is unique and stable within the result.
+
+    ``label``: what it is, where the model names it; empty: an anomaly of no kind. ``concept``: its code.
+    ``anatomy``: a normal structure, outlined because it is there. ``colour``: red, green, blue, 0..255. ``nearest``:
+    what healthy tissue of the same Series is most like it; None where nothing could be compared.
+    """
 
     tracking_id: str
     regions: tuple[Region, ...]
     score: float
+    label: str = ""
+    concept: Concept | None = None
+    anatomy: bool = False
+    colour: tuple[int, int, int] | None = None
+    nearest: NearestHealthy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """What a model with named outputs says of one label: ``score`` 0..1, present from ``threshold`` on."""
+
+    name: str
+    score: float
+    threshold: float
+
+    @property
+    def present(self) -> bool:
+        return self.score >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What a score means: how it was calibrated, on whom, and the threshold with its meaning.
 
-    ``unit``: text for reports. ``method``: the procedure. ``n_patients``: healthy patients that were held back.
+    ``unit``: text for reports. ``method``: the procedure. ``n_patients``: healthy patients that were held back; 0: the
+    score is the model's own and nobody has calibrated it here, so that the expected rate is not known.
     ``threshold``: score at or above which a series has findings. ``expected_false_positive_rate``: share of
     healthy patients expected at or above the threshold.
     """
@@ -143,6 +207,33 @@ class Calibration:
     n_patients: int
     threshold: float
     expected_false_positive_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """How unusual the acquisition of a series is, apart from any lesion.
+
+    ``score``: 0..1, unusual from ``threshold`` on; ``alpha``: share of healthy patients expected there. ``distance``:
+    the uncalibrated figure. ``features``: the most unusual ones with their deviation in robust standard deviations.
+    ``header_notes``: what the headers say that training has not seen, in words without any value of them;
+    ``header_counts``: a note alone makes the acquisition unusual.
+    """
+
+    score: float
+    threshold: float
+    alpha: float
+    unit: str
+    method: str
+    n_patients: int
+    distance: float
+    features: tuple[tuple[str, float], ...] = ()
+    header_notes: tuple[str, ...] = ()
+    header_counts: bool = False
+
+    @property
+    def unusual(self) -> bool:
+        """Whether the images were acquired unlike those that the score is calibrated on."""
+        return self.score >= self.threshold or (self.header_counts and bool(self.header_notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +264,8 @@ class DetectionResult:
 
     ``raw_score`` is the uncalibrated detector output, ``raw_unit`` its unit. ``planes`` is parallel to
     ``Volume.planes`` (empty when ``outcome`` is NOT_ANALYSED). ``reason`` is required unless findings/no findings.
+    ``acquisition``: None when the model cannot judge it. ``notices``: what a reader must know, on every output.
+    ``labels``: one entry per named output of a model that has such; empty for one that only says how unusual it is.
     """
 
     outcome: Outcome
@@ -184,6 +277,9 @@ class DetectionResult:
     findings: tuple[Finding, ...] = ()
     reason: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    acquisition: Acquisition | None = None
+    notices: tuple[str, ...] = ()
+    labels: tuple[LabelScore, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outcome in (Outcome.FINDINGS, Outcome.NO_FINDINGS):
@@ -205,6 +301,15 @@ class LoadedDetector(Protocol):
 
     def detect(self, volume: Volume) -> DetectionResult:
         """Analyse one Volume. Raises nothing for odd input: answers NOT_ANALYSED with a reason."""
+        ...
+
+
+@runtime_checkable
+class ManyAtOnce(Protocol):
+    """A loaded detector that can analyse several Volumes together, so that they share an accelerator's batches."""
+
+    def detect_many(self, volumes: Sequence[Volume]) -> list[DetectionResult]:
+        """One answer per Volume, in order; the same as ``detect`` of each."""
         ...
 
 
@@ -235,4 +340,17 @@ class Detector(Protocol):
 
         Raises ConfigError for a wrong hash, a missing file or an incompatible card.
         """
+        ...
+
+
+@runtime_checkable
+class HasOwnModel(Protocol):
+    """A detector that brings its model along: it is not in the registry of models, and no route can name another."""
+
+    @property
+    def own_model(self) -> ModelIdentity: ...
+
+    @property
+    def location(self) -> Path:
+        """The folder or file that ``load`` is given."""
         ...

@@ -17,9 +17,9 @@ class ChestRadiograph:
     """Deviation from healthy frontal chest radiographs."""
 
     name: str = "cxr"
-    version: str = "1.0.0"
-    default_model: str = "cxr-healthy"
-    description: str = "deviation from healthy frontal chest radiographs of adults (AE-U, healthy-only)"
+    version: str = "2.0.0"
+    default_model: str = "cxr-lungs"
+    description: str = "lung opacity and other deviation from healthy frontal chest radiographs of adults"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
         """CR or DX, body part chest, not lateral (View Position (0018,5101), else the Series Description)."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 
 import dicomnode.detectors
+from dicomnode.config.hosted import Hosted
 from dicomnode.detectors.contract import Detector
+from dicomnode.detectors.hosted.plugin import hosted_sources
 
 ENTRY_POINT_GROUP = "dicomnode.detectors"
 
@@ -28,9 +30,13 @@ class Discovery:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def discover() -> Discovery:
-    """All detectors, built-in ones first. Never raises: a plugin that cannot be used is listed with the reason."""
-    return collect([*package_sources(dicomnode.detectors.__path__, dicomnode.detectors.__name__), *_entry_points()])
+def discover(hosted: Mapping[str, Hosted] | None = None) -> Discovery:
+    """All detectors, built-in ones first, then plugins, then the ``hosted`` models of the configuration.
+
+    Never raises: a plugin or model that cannot be used is listed with the reason.
+    """
+    built_in = package_sources(dicomnode.detectors.__path__, dicomnode.detectors.__name__)
+    return collect([*built_in, *_entry_points(), *hosted_sources(hosted or {})])
 
 
 def collect(sources: Iterable[Source]) -> Discovery:

@@ -1,10 +1,11 @@
-"""Crop-and-resize between a plane and a network grid, as two small matrices; no torch, deterministic."""
+"""Crop-and-resize between a plane and a network grid, and a linear change of the grid; no torch, deterministic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from dicomnode.detectors.contract import Array
 
@@ -28,6 +29,55 @@ class Box:
     @property
     def width(self) -> float:
         return self.column1 - self.column0
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where a plane was moved to lie like a template: pixel ``p`` (row, column) of the aligned grid shows what is at
+    ``matrix @ p + offset`` of the grid before, both in pixel indices.
+
+    ``matrix``: two rows of two. ``note``: why the plane stayed as it is (identity), empty where it was aligned.
+    """
+
+    matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    offset: tuple[float, float] = (0.0, 0.0)
+    note: str = ""
+
+    @property
+    def identity(self) -> bool:
+        return bool(self.note)
+
+    @property
+    def area(self) -> float:
+        """Area of one aligned pixel, in pixels of the grid before."""
+        return abs(float(np.linalg.det(np.asarray(self.matrix))))
+
+    def forward(self, values: Array, *, extend: bool = False) -> Array:
+        """``values``, shape (size, size), on the aligned grid, float32. Outside: 0, or the nearest with ``extend``."""
+        return values if self.identity else _moved(values, np.asarray(self.matrix), np.asarray(self.offset), extend)
+
+    def back(self, values: Array) -> Array:
+        """The inverse of ``forward``: ``values`` of the aligned grid on the grid before, 0 where it does not reach."""
+        if self.identity:
+            return values
+        inverse = np.linalg.inv(np.asarray(self.matrix))
+        return _moved(values, inverse, -inverse @ np.asarray(self.offset), extend=False)
+
+    def point_before(self, row: float, column: float) -> tuple[float, float]:
+        """A pixel index of the aligned grid on the grid before."""
+        moved = np.asarray(self.matrix) @ (row, column) + self.offset
+        return float(moved[0]), float(moved[1])
+
+    def point_aligned(self, row: float, column: float) -> tuple[float, float]:
+        """A pixel index of the grid before on the aligned grid."""
+        moved = np.linalg.solve(np.asarray(self.matrix), np.array([row, column]) - self.offset)
+        return float(moved[0]), float(moved[1])
+
+
+def _moved(values: Array, matrix: Array, offset: Array, extend: bool) -> Array:
+    mode = "nearest" if extend else "constant"
+    moved: Array = ndimage.affine_transform(values.astype(np.float32, copy=False), matrix, offset, order=1, mode=mode)
+    return moved
 
 
 def axis_weights(n_in: int, low: float, high: float, n_out: int) -> Array:

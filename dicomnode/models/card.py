@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomnode.errors import ConfigError
 
@@ -14,10 +14,37 @@ CARD_FILE = "card.json"
 NOTICE = "Research only. Not a medical device."
 
 
+class Seen(BaseModel):
+    """What training has seen of one DICOM attribute: ``values`` (compared without case), or a range of numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: list[str] = Field(default_factory=list)
+    least: float | None = None
+    greatest: float | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Seen:
+        if not self.values and self.least is None and self.greatest is None:
+            raise ValueError("give values, least or greatest")
+        return self
+
+    def holds(self, value: str | float) -> bool:
+        """Whether ``value`` is among those that were seen; a text is in no range."""
+        if str(value).strip().casefold() in {known.strip().casefold() for known in self.values}:
+            return True
+        if isinstance(value, str) or (self.least is None and self.greatest is None):
+            return False
+        low = self.least is None or value >= self.least
+        return low and (self.greatest is None or value <= self.greatest)
+
+
 class ModelCard(BaseModel):
     """``card.json``. ``sha256``: hex digest of weights.safetensors, ``calibration_sha256`` of calibration.json.
 
-    ``preprocessing`` and ``architecture`` are read by the detector, ``data`` and ``metrics`` by people.
+    ``preprocessing`` and ``architecture`` are read by the detector, ``data`` and ``metrics`` by people. ``seen``: DICOM
+    keyword to what training has seen of it, for the acquisition gate; ``seen_counts``: a series with another value is
+    of an unusual acquisition, otherwise that is a note.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +66,8 @@ class ModelCard(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    seen: dict[str, Seen] = Field(default_factory=dict)
+    seen_counts: bool = False
 
 
 def read_card(folder: Path) -> ModelCard:

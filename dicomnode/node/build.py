@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.config import Config, ConfigSource
-from dicomnode.detectors.contract import Detector
+from dicomnode.detectors.contract import Detector, HasOwnModel
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import ModelRegistry
@@ -40,7 +40,7 @@ class Blueprint:
 
     def detectors(self) -> Mapping[str, Detector]:
         """Every detector that a route may name. Raises ConfigError with the line of a route that names another."""
-        found = discover()
+        found = discover(self.config.hosted)
         for index, route in enumerate(self.config.route):
             if route.detector in found.detectors:
                 continue
@@ -53,7 +53,14 @@ class Blueprint:
         """Model name to weights SHA-256 of every route. Raises ConfigError with the line at fault."""
         registry, digests = self.registry(), {}
         for index, route in enumerate(self.config.route):
-            name = route.model or detectors[route.detector].default_model
+            detector = detectors[route.detector]
+            if isinstance(detector, HasOwnModel):
+                if route.model is not None:
+                    message = f"{route.detector} is a hosted model and takes no other: leave model out"
+                    raise self.source.fault(("route", index, "model"), message)
+                digests[route.detector] = detector.own_model.sha256
+                continue
+            name = route.model or detector.default_model
             try:
                 digests[name] = registry.get(name).card.sha256
             except ConfigError as error:

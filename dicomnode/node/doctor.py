@@ -106,9 +106,10 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
 
 
 def _detectors(blueprint: Blueprint) -> Iterable[Diagnosis]:
-    found = discover()
+    found = discover(blueprint.config.hosted)
     for name, reason in found.broken.items():
-        yield Diagnosis(f"detector {name}", "fault", reason, "repair or uninstall this plugin")
+        mend = "repair or uninstall this plugin; of a hosted model: mend its section in the configuration"
+        yield Diagnosis(f"detector {name}", "fault", reason, mend)
     blueprint.detectors()
     yield Diagnosis("detectors", "ok", ", ".join(sorted(found.detectors)))
 

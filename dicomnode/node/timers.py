@@ -11,6 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dicomnode.assemble import EvidenceMemory, sweep
 from dicomnode.audit import write_checkpoint
 from dicomnode.config import Config
+from dicomnode.detect.drift import sweep_drift
 from dicomnode.errors import DicomNodeError
 from dicomnode.jobs import expire
 from dicomnode.node.build import Blueprint
@@ -22,6 +23,7 @@ SWEEP_S = 0.5
 EXPIRE_S = 10.0
 HEARTBEAT_S = 5.0
 CHECKPOINT_S = 3600.0
+DRIFT_S = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +35,7 @@ def start_timers(blueprint: Blueprint, store: Store, spool: Spool, *, working: b
         memory = EvidenceMemory()
         _every(scheduler, SWEEP_S, lambda: sweep(store, blueprint.config, time.time(), memory))
         _every(scheduler, EXPIRE_S, lambda: _expire(store, spool, blueprint.config))
+        _every(scheduler, DRIFT_S, lambda: sweep_drift(store, blueprint.config, time.time()))
         _every(scheduler, CHECKPOINT_S, lambda: checkpoint(blueprint, store))
     scheduler.start()
     return scheduler

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from dicomnode.detectors.contract import Finding
+
 SCHEME = "99DICOMNODE"
 
 PRESENT = Code("52101004", "SCT", "Present")
@@ -21,6 +23,7 @@ SEGMENTATION = Code("113076", "DCM", "Segmentation")
 UNSPECIFIED_CALCULATION = Code("112187", "DCM", "Unspecified method of calculation")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 MORPHOLOGY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
@@ -32,10 +35,13 @@ IMAGING_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
 
 ANOMALY_SCORE = Code("ANOMALY_SCORE", SCHEME, "Anomaly score")
 ANOMALY_HEAT = Code("ANOMALY_HEAT", SCHEME, "Anomaly heat")
+LABEL = Code("LABEL", SCHEME, "Label of the model")
+LABEL_SCORE = Code("LABEL_SCORE", SCHEME, "Score of the label")
 SCORE_THRESHOLD = Code("SCORE_THRESHOLD", SCHEME, "Anomaly score threshold")
 EXPECTED_FPR = Code("EXPECTED_FPR", SCHEME, "Expected false positive rate")
 CALIBRATION = Code("CALIBRATION", SCHEME, "Score calibration")
 EXTENT = Code("EXTENT", SCHEME, "Extent of finding")
+NEAREST = Code("NEAREST_HEALTHY", SCHEME, "Nearest healthy patch")
 COMPLETENESS = Code("COMPLETENESS", SCHEME, "Completeness of the analysed series")
 
 SCORE_UNIT = Code("{score}", "UCUM", "score")
@@ -48,6 +54,12 @@ _PROCEDURES = {
     "MR": Code("25056-3", "LN", "MRI unspecified body region"),
 }
 _ANY_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+
+
+def finding_type(finding: Finding) -> Code:
+    """What ``finding`` is: the code of its label, else Abnormal."""
+    concept = finding.concept
+    return ABNORMAL if concept is None else Code(concept.value, concept.scheme, concept.meaning)
 
 
 def procedure_reported(modality: str) -> Code:

@@ -18,6 +18,9 @@ SUPERSEDES = "Replaces an earlier result: images arrived late"
 REGION_HEAT = "region heat"
 VALIDATION = "validation AUROC"
 WARNING = "warning"
+ACQUISITION = "acquisition gate"
+P_VALUE = "p-value"
+MAP_SHOWS = "map shows"
 _OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
 INCOMPLETE = "INCOMPLETE SERIES: not all images were received"
 
@@ -142,6 +145,8 @@ def meaning(result: DetectionResult) -> tuple[str, ...]:
     if result.calibration is None:
         return ()
     known = result.calibration
+    if not known.n_patients:
+        return f"Score: {known.unit}", "not calibrated on healthy patients: expected false positives are not known"
     rate = f"{percent(known.expected_false_positive_rate)} of healthy patients are expected to reach the threshold"
     return f"Score: {known.unit}", f"calibrated on {known.n_patients} healthy patients; {rate}"
 
@@ -160,6 +165,7 @@ def notices(result: DetectionResult, context: ReportContext) -> tuple[str, ...]:
     said = (
         INCOMPLETE if context.incomplete else "",
         SUPERSEDES if context.supersedes or context.replaces_earlier else "",
+        *result.notices,
         result.parameters.get(WARNING, ""),
     )
     return tuple(text for text in said if text)

@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset
 from dicomnode.detectors.contract import DetectionResult, Finding, Outcome, Volume
 from dicomnode.report.context import MANUFACTURER, ReportContext
 from dicomnode.report.envelope import clock
-from dicomnode.report.legend import VALIDATION, notices, position_text
+from dicomnode.report.legend import ACQUISITION, MAP_SHOWS, VALIDATION, notices, position_text
 from dicomnode.report.page_patient import patient_facts, series_facts, stated
 from dicomnode.report.page_typeface import written
 from dicomnode.report.scores import percent, score_texts
-from dicomnode.report.sr_content import calibration_text, completeness_text, strongest
+from dicomnode.report.sr_content import calibration_text, completeness_text, label_lines, strongest
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -119,6 +119,8 @@ def ranked(result: DetectionResult) -> tuple[Finding, ...]:
 def _subline(found: bool, count: int) -> str:
     if not found:
         return f"The score of the series is below the threshold. {_NOT_RULED_OUT}"
+    if not count:
+        return "The score of the series is at or above the threshold; the model tells no place."
     places = "1 finding" if count == 1 else f"{count} findings"
     return f"The score of the series is at or above the threshold; {places} outlined."
 
@@ -128,7 +130,7 @@ def _figures(result: DetectionResult) -> tuple[Figure, ...]:
     if calibration is None or result.score is None:
         return ()
     score, threshold = score_texts(result.score, calibration.threshold)
-    rate = percent(calibration.expected_false_positive_rate)
+    rate = percent(calibration.expected_false_positive_rate) if calibration.n_patients else "unknown"
     return (
         Figure("Series score", score, "scale 0 to 1"),
         Figure("Threshold", threshold, "same scale"),
@@ -145,8 +147,11 @@ def _statements(volume: Volume, result: DetectionResult, context: ReportContext)
         ("What the score means", calibration_text(result)),
         ("Validation of the model", f"{validation}."),
         ("What was analysed", completeness_text(volume, result, context)),
+        ("What the colours show", f"{shown}." if (shown := result.parameters.get(MAP_SHOWS)) else ""),
+        ("Labels of the model", ". ".join(label_lines(result))),
+        ("Acquisition", f"{acquired}." if (acquired := result.parameters.get(ACQUISITION)) else ""),
     )
-    return tuple((heading, written(text)) for heading, text in said)
+    return tuple((heading, written(text)) for heading, text in said if text)
 
 
 def _how_many(volume: Volume, result: DetectionResult) -> str:
@@ -193,7 +198,7 @@ def _line(finding: Finding, volume: Volume, headers: Sequence[Dataset]) -> Findi
     region = strongest(finding)
     plane = volume.planes[region.plane]
     return FindingLine(
-        name=written(finding.tracking_id),
+        name=written(finding.label or finding.tracking_id),
         images=number_ranges({one.plane + 1 for one in finding.regions}) + f" of {len(volume.planes)}",
         source=source_number(region.plane, volume, headers),
         position=position_text(plane) or "projection",

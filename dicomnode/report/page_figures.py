@@ -7,7 +7,7 @@ from dicomnode.report.page_blocks import Column
 from dicomnode.report.page_pen import Pen
 from dicomnode.report.page_pictures import Gallery, Shot, colour_bar
 
-_SMALL, _LEAST = 0.86, 40.0
+_SMALL, _LEAST, _PAIR = 0.86, 40.0, 58.0
 _BLACK, _WHITE = (0, 0, 0), (245, 245, 245)
 
 
@@ -61,6 +61,25 @@ def thumbs(pen: Pen, top: float, column: Column, gallery: Gallery, height: float
     for line in lines:
         top = pen.write(column.left, top, line, pen.palette.dim, _SMALL)
     return top + 0.2 * pen.body
+
+
+def pair(pen: Pen, top: float, column: Column, gallery: Gallery, height: float) -> float:
+    """A finding and its nearest healthy patch beside each other, words at their right; nothing below 40 points."""
+    own = gallery.pair
+    if own is None or height < _LEAST:
+        return top
+    tall = min(height, _PAIR)
+    left, gap = column.left, 0.4 * pen.body
+    for pixels in (own.finding, own.healthy):
+        wide = tall * pixels.shape[1] / pixels.shape[0]
+        pen.painter.image((left, top, left + wide, top + tall), pixels)
+        left += wide + gap
+    room = column.right - left - gap
+    below = pen.write(left + gap, top, pen.fitted(own.title, room, _SMALL, bold=True), pen.palette.text, _SMALL,
+                      bold=True)  # fmt: skip
+    lines = max(1, int((tall - pen.step * _SMALL) / (pen.step * _SMALL)))
+    below = pen.paragraph(left + gap, below, room, own.text, pen.palette.dim, lines, _SMALL)
+    return max(top + tall, below) + 0.4 * pen.body
 
 
 def profile(pen: Pen, top: float, column: Column, gallery: Gallery) -> float:

@@ -121,9 +121,10 @@ def _room(plan: _Plan, column: Column, bottom: float, content: PageContent, gall
 
 
 def _glance(plan: _Plan, top: float, column: Column, gallery: Gallery) -> float:
-    """Scale, montage and profile: what stands under the large pictures."""
+    """Scale, nearest healthy patch, montage and profile: what stands under the large pictures."""
     pen = plan.pen
     top = figures.scale(pen, top, column, gallery) + 0.3 * pen.body
+    top = figures.pair(pen, top, column, gallery, plan.thumbs)
     top = figures.thumbs(pen, top, column, gallery, plan.thumbs)
     return figures.profile(pen, top, column, gallery) + 0.6 * pen.body
 

@@ -18,6 +18,7 @@ from dicomnode.report.legend import position_text, region_heat
 from dicomnode.report.montage import selected, thumbnails
 from dicomnode.report.overlay import draw_outline, enlargement, regions_on, tinted
 from dicomnode.report.page_content import ranked, source_number
+from dicomnode.report.page_nearest import Pair, pair_of
 from dicomnode.report.page_typeface import written
 from dicomnode.report.sr_content import strongest
 from dicomnode.report.window import Window, grey, windows
@@ -52,7 +53,8 @@ class Gallery:
     ``thumbs``: montage of up to 12 images, shape (rows, columns, 3), None for a Series that is shown whole already;
     ``thumbs_text``: which they are. ``profile``: the score of each image of a long Series, None: left out;
     ``marked``: indices of images with regions. ``lowest``: heat from which colours are drawn; ``outlined``: heat
-    from which a region is outlined, where the detector states it.
+    from which a region is outlined, where the detector states it; ``pair``: a finding and what healthy tissue of the
+    Series is most like it.
     """
 
     shots: tuple[Shot, ...]
@@ -62,6 +64,7 @@ class Gallery:
     marked: frozenset[int]
     lowest: float
     outlined: float | None
+    pair: Pair | None = None
 
 
 def gallery(volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext) -> Gallery:
@@ -78,6 +81,7 @@ def gallery(volume: Volume, headers: Sequence[Dataset], result: DetectionResult,
         marked=frozenset(region.plane for finding in result.findings for region in finding.regions),
         lowest=context.display_threshold,
         outlined=region_heat(result),
+        pair=pair_of(ranked(result), volume, headers, chosen_windows),
     )
 
 

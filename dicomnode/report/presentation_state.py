@@ -228,7 +228,7 @@ def _annotation(volume: Volume, index: int, own: Sequence[tuple[Finding, Region]
     item.TextObjectSequence = []
     item.GraphicObjectSequence = []
     for finding, region in own:
-        for made in (_text(region), _polyline(region)):
+        for made in (_text(finding, region), _polyline(region)):
             made.TrackingID = finding.tracking_id
             made.TrackingUID = uids.tracking(finding.tracking_id)
             sequence = "TextObjectSequence" if "UnformattedTextValue" in made else "GraphicObjectSequence"
@@ -236,13 +236,13 @@ def _annotation(volume: Volume, index: int, own: Sequence[tuple[Finding, Region]
     return item
 
 
-def _text(region: Region) -> Dataset:
-    """The score of the region, anchored at the upper right corner of its box."""
+def _text(finding: Finding, region: Region) -> Dataset:
+    """Label and score of the region, anchored at the upper right corner of its box."""
     text = Dataset()
     text.AnchorPointAnnotationUnits = "PIXEL"
     text.AnchorPoint = [float(value) for value in _inside(np.array([[region.box[2], region.box[1]]]), region)[0]]
     text.AnchorPointVisibility = "N"
-    text.UnformattedTextValue = f"AI anomaly {region.score:.2f} (RESEARCH)"
+    text.UnformattedTextValue = f"{drawable(finding.label) or 'AI anomaly'} {region.score:.2f} (RESEARCH)"
     return text
 
 

@@ -140,15 +140,15 @@ def _description(
     finding = segment.finding
     return SegmentDescription(
         segment_number=number,
-        segment_label=f"AI anomaly {segment.place}: {finding.score:.2f} (RESEARCH)",
-        segmented_property_category=codes.MORPHOLOGY,
-        segmented_property_type=codes.ABNORMAL,
+        segment_label=f"{finding.label or 'AI anomaly'} {segment.place}: {finding.score:.2f} (RESEARCH)",
+        segmented_property_category=codes.ANATOMY if finding.anatomy else codes.MORPHOLOGY,
+        segmented_property_type=codes.finding_type(finding),
         algorithm_type="AUTOMATIC",
         algorithm_identification=_algorithm(result, context),
         tracking_uid=uids.tracking(finding.tracking_id),
         tracking_id=finding.tracking_id,
         anatomic_regions=[site] if site else None,
-        display_color=CIELabColor.from_rgb(*_COLOURS[(segment.place - 1) % len(_COLOURS)]),
+        display_color=CIELabColor.from_rgb(*(finding.colour or _COLOURS[(segment.place - 1) % len(_COLOURS)])),
     )
 
 

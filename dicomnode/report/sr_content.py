@@ -29,12 +29,21 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicomnode.detectors.contract import Calibration, DetectionResult, Finding, Outcome, Plane, Region, Volume
+from dicomnode.detectors.contract import (
+    Calibration,
+    DetectionResult,
+    Finding,
+    NearestHealthy,
+    Outcome,
+    Plane,
+    Region,
+    Volume,
+)
 from dicomnode.report import codes
 from dicomnode.report.anatomy import finding_site
 from dicomnode.report.context import ReportContext, ResultUIDs
 from dicomnode.report.image_library import image_library
-from dicomnode.report.legend import notices
+from dicomnode.report.legend import P_VALUE, notices
 from dicomnode.report.observer import device_observer
 from dicomnode.report.scores import percent, score_texts
 
@@ -143,7 +152,6 @@ def _series_group(
     calibration, algorithm = _calibration(result), algorithm_of(result, context)
     score = float(result.score or 0.0)
     score_text, threshold_text = score_texts(score, calibration.threshold, 4)
-    rate = calibration.expected_false_positive_rate
     uids = ResultUIDs.of(volume.planes[0].source.series, context)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uids.tracking("series"), f"{context.detector} series result"),
@@ -153,14 +161,37 @@ def _series_group(
         measurements=[
             measured(codes.ANOMALY_SCORE, score, codes.SCORE_UNIT, algorithm, score_text),
             measured(codes.SCORE_THRESHOLD, calibration.threshold, codes.SCORE_UNIT, algorithm, threshold_text),
-            measured(codes.EXPECTED_FPR, rate, codes.PROPORTION, algorithm),
+            *_expected_rate(calibration, algorithm),
         ],
         source_images=_source_images(volume.planes),
     )
     content = group[0].ContentSequence
     content.append(text_item(codes.CALIBRATION, calibration_text(result)))
     content.append(text_item(codes.COMPLETENESS, completeness_text(volume, result, context)))
+    content.extend(text_item(codes.LABEL, text) for text in label_lines(result))
     return group
+
+
+def _expected_rate(calibration: Calibration, algorithm: AlgorithmIdentification) -> list[Measurement]:
+    """The share of healthy patients that reach the threshold; nothing where nobody has measured it."""
+    if not calibration.n_patients:
+        return []
+    return [measured(codes.EXPECTED_FPR, calibration.expected_false_positive_rate, codes.PROPORTION, algorithm)]
+
+
+def finding_score(finding: Finding, algorithm: AlgorithmIdentification) -> Measurement:
+    """The score of a finding: of its label, or the maximum of its heat map."""
+    name = codes.LABEL_SCORE if finding.label else codes.ANOMALY_HEAT
+    return measured(name, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}")
+
+
+def label_lines(result: DetectionResult) -> list[str]:
+    """What a model with named outputs says of each label."""
+    lines = []
+    for label in result.labels:
+        score, threshold = score_texts(label.score, label.threshold)
+        lines.append(f"{label.name}: {score}, threshold {threshold}: {'present' if label.present else 'not present'}")
+    return lines
 
 
 def _source_images(planes: Iterable[Plane]) -> list[SourceImageForMeasurementGroup]:
@@ -175,11 +206,19 @@ def _source_images(planes: Iterable[Plane]) -> list[SourceImageForMeasurementGro
 def calibration_text(result: DetectionResult) -> str:
     """What the score means, in words: unit, procedure, on how many patients, threshold, and the raw output."""
     calibration = _calibration(result)
-    text = (
-        f"Score: {calibration.unit}. Calibration: {calibration.method}, on {calibration.n_patients} healthy patients "
-        f"held back from training. A score at or above {calibration.threshold:g} counts as findings; "
-        f"{percent(calibration.expected_false_positive_rate)} of healthy patients are expected there."
-    )
+    if calibration.n_patients:
+        text = (
+            f"Score: {calibration.unit}. Calibration: {calibration.method}, on {calibration.n_patients} healthy "
+            f"patients held back from training. A score at or above {calibration.threshold:g} counts as findings; "
+            f"{percent(calibration.expected_false_positive_rate)} of healthy patients are expected there."
+        )
+    else:
+        text = (
+            f"Score: {calibration.unit}. Calibration: {calibration.method}. A score at or above "
+            f"{calibration.threshold:g} counts as findings; how many healthy patients reach that is not known."
+        )
+    if P_VALUE in result.parameters:
+        text += f" Conformal p-value of this series: {result.parameters[P_VALUE]}."
     if result.raw_score is not None:
         text += f" Uncalibrated detector output: {result.raw_score:.6g} {result.raw_unit}".rstrip() + "."
     return text
@@ -211,22 +250,22 @@ def _region_group(
     """
     region, algorithm = strongest(finding), algorithm_of(result, context)
     plane = volume.planes[region.plane]
-    heat = measured(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}")
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             ResultUIDs.of(plane.source.series, context).tracking(finding.tracking_id), finding.tracking_id
         ),
         referenced_region=ImageRegion(GraphicTypeValues.POLYLINE, outline(region, plane), _source(plane)),
-        finding_type=codes.ABNORMAL,
+        finding_type=codes.finding_type(finding),
         algorithm_id=algorithm,
         finding_sites=site,
-        measurements=[heat],
+        measurements=[finding_score(finding, algorithm)],
     )
     content = group[0].ContentSequence
     number = next(item for item in content if item.ValueType == "NUM")
     number.ContentSequence.append(_coordinates(region, plane))
     content.append(text_item(codes.COMMENT, label_text(finding)))
     content.append(text_item(codes.EXTENT, extent_text(finding, volume)))
+    content.extend(nearest_items(finding, volume))
     return group
 
 
@@ -255,7 +294,7 @@ def outline(region: Region, plane: Plane) -> np.ndarray[tuple[int, int], np.dtyp
 
 def label_text(finding: Finding) -> str:
     """What a viewer writes beside the region."""
-    return f"AI anomaly {finding.score:.2f} (RESEARCH)"
+    return f"{finding.label or 'AI anomaly'} {finding.score:.2f} (RESEARCH)"
 
 
 def extent_text(finding: Finding, volume: Volume) -> str:
@@ -266,3 +305,21 @@ def extent_text(finding: Finding, volume: Volume) -> str:
     text = f"On image {numbers} of {len(volume.planes)}; the box encloses the region on image {region.plane + 1}"
     area = "" if region.area_mm2 is None else f", where it covers {region.area_mm2:.0f} mm2"
     return f"{text}{area}."
+
+
+def nearest_items(finding: Finding, volume: Volume) -> list[TextContentItem]:
+    """What healthy tissue of the Series is most like the finding, where the detector tells."""
+    if finding.nearest is None:
+        return []
+    return [text_item(codes.NEAREST, nearest_text(finding.nearest, volume))]
+
+
+def nearest_text(nearest: NearestHealthy, volume: Volume) -> str:
+    """Where the nearest healthy patch is, how far off it is, and how far off healthy patches usually are."""
+    column, row = nearest.centre
+    return (
+        f"Most alike of {nearest.compared} patches of this series that the model finds healthy: on image "
+        f"{nearest.plane + 1} of {len(volume.planes)} around column {column:.0f}, row {row:.0f}. It differs from the "
+        f"hottest place of the finding by {nearest.distance:.2f} standard deviations of the organ's grey values; "
+        f"healthy patches differ from their nearest by {nearest.usual:.2f} (median)."
+    )

@@ -18,7 +18,17 @@ from dicomnode.detectors.contract import DetectionResult, Finding, Volume
 from dicomnode.report import codes
 from dicomnode.report.context import ReportContext, ResultUIDs
 from dicomnode.report.segmentation import SegmentReference, masks_of
-from dicomnode.report.sr_content import algorithm_of, extent_text, label_text, measured, report_of, sites_of, text_item
+from dicomnode.report.sr_content import (
+    algorithm_of,
+    extent_text,
+    finding_score,
+    label_text,
+    measured,
+    nearest_items,
+    report_of,
+    sites_of,
+    text_item,
+)
 
 
 def volume_report(
@@ -56,17 +66,18 @@ def _group(
             segment.number,
             source_series=SourceSeriesForSegmentation(source.SeriesInstanceUID),
         ),
-        finding_type=codes.ABNORMAL,
+        finding_type=codes.finding_type(finding),
         algorithm_id=algorithm,
         finding_sites=sites_of(headers[0]),
         measurements=[
-            measured(codes.ANOMALY_HEAT, finding.score, codes.SCORE_UNIT, algorithm, f"{finding.score:.2f}"),
+            finding_score(finding, algorithm),
             *_sizes(finding, segment, volume, algorithm),
         ],
     )
     content = group[0].ContentSequence
     content.append(text_item(codes.COMMENT, label_text(finding)))
     content.append(text_item(codes.EXTENT, extent_text(finding, volume)))
+    content.extend(nearest_items(finding, volume))
     return group
 
 

@@ -30,6 +30,7 @@ _SAYS_NOTHING = "This says nothing about whether it is normal."
 _GATES = {
     "volume": "The check of the images: do they form a volume that can be analysed?",
     "detector": "The detector's own check: was it made for such images?",
+    "acquisition": "The check of the acquisition: are these images like those that the score was calibrated on?",
 }
 
 

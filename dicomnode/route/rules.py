@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomnode.config import Config, Route
+from dicomnode.config.matching import unmet
 from dicomnode.detectors.contract import Acceptance, Detector
 from dicomnode.dicom.summary import SeriesSummary
-from dicomnode.route.match import unmet
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,8 @@ class AssignmentRow(Row):
     """One Series generation given to one detector by one route, and how it ended.
 
     ``detector`` is None when no route took the Series. ``outcome``: None while pending, else findings,
-    no findings, not analysed, failed. ``gate``: what refused a Series that a route took: volume or detector.
+    no findings, not analysed, failed. ``gate``: what refused a Series that a route took: volume, detector or
+    acquisition.
     """
 
     __tablename__ = "assignment"
@@ -231,6 +232,48 @@ class JobRow(Row):
     error: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
+
+
+class ObservationRow(Row):
+    """What one analysis adds to the watch on drift. No patient data and no free text: hashes, scores, a histogram.
+
+    ``stratum``: hash of sender, scanner, protocol, detector and weights. ``scanner``: hash of manufacturer and model,
+    ``protocol``: hash of modality, body part and protocol name or description. ``histogram``: shares of intensities.
+    """
+
+    __tablename__ = "observation"
+    __table_args__ = (Index(None, "stratum", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignment.id"), unique=True)
+    stratum: Mapped[str] = mapped_column(String(16))
+    CallingAETitle: Mapped[str] = mapped_column(String(16))
+    scanner: Mapped[str] = mapped_column(String(16))
+    protocol: Mapped[str] = mapped_column(String(16))
+    detector: Mapped[str] = mapped_column(String(100))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    score: Mapped[float]
+    acquisition: Mapped[float | None]
+    histogram: Mapped[list[float]] = mapped_column(JSON)
+    observed_at: Mapped[float]
+
+
+class DriftRow(Row):
+    """What the watch on drift last said of one stratum. ``judged_to``: the last observation of a finished window.
+
+    ``looked_to``: the last observation that was looked at. ``alarms``: measure to its words, empty when all is well;
+    ``figures``: the numbers behind them, of the window that was looked at last.
+    """
+
+    __tablename__ = "drift"
+
+    stratum: Mapped[str] = mapped_column(String(16), primary_key=True)
+    judged_to: Mapped[int]
+    looked_to: Mapped[int]
+    looked_at: Mapped[float]
+    alarms: Mapped[dict[str, str]] = mapped_column(JSON)
+    alarmed_at: Mapped[float | None]
+    figures: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class AuditRow(Row):

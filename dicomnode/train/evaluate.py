@@ -2,205 +2,319 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dicomnode.detectors.contract import Array, Mask
-from dicomnode.detectors.ensemble import stack_images
-from dicomnode.detectors.methods.contract import Planes
-from dicomnode.detectors.preprocess import Prepared
+from dicomnode.detectors.contract import LoadedDetector, Mask
+from dicomnode.detectors.discovery import discover
 from dicomnode.detectors.regions import RegionRule, plane_regions
-from dicomnode.detectors.resample import paste
-from dicomnode.detectors.residual import ResidualDetector, load_residual_detector, score_planes
+from dicomnode.detectors.residual import ResidualDetector, load_residual_detector
 from dicomnode.errors import ConfigError
-from dicomnode.models.card import read_card, write_card
-from dicomnode.train.datasets import Picture, read_mask, read_pictures, read_plane, stacks_of
-from dicomnode.train.recipes import Recipe
-from dicomnode.train.statistics import auroc, average_precision, deciles, stratified_auroc, with_interval
+from dicomnode.models.card import NOTICE, read_card, write_card
+from dicomnode.models.registry import Model, open_model
+from dicomnode.train.datasets import Picture, read_pictures, read_plane, truth_of, unit_of
+from dicomnode.train.headline import Sample, auroc_figures, counts, number, pair, sample_of
+from dicomnode.train.judging import Judged, JudgedSeries, Watch, judge_series
+from dicomnode.train.pixels import PixelTally, heat_steps, localisation
+from dicomnode.train.probability import calibration_figures, realised_rates
+from dicomnode.train.statistics import (
+    Resampling,
+    auroc,
+    average_precision,
+    percentile_interval,
+    roc_curve,
+    sensitivity_at,
+)
+from dicomnode.train.subgroups import class_figures, share, subgroup_figures
 
-_CHUNK = 32
-_PIXELS_STEP = 7
+HOSTED_HEAT = 0.5
+"""Heat from which a pixel counts as marked, for detectors that state no threshold of their own."""
+_ONE_CLASS = "the split has pictures of one class only"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One labelled picture and what the model says of it. ``raws``: raw plane score of each fold.
+class Evaluation:
+    """``figures``: the whole answer, plain values only. ``sample``: the pictures of the headline, for plots."""
 
-    ``trivial``: single features that need no model. ``heat``: on the network grid, (size, size).
+    figures: dict[str, Any]
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Thresholds:
+    """``plane``: plane score from which a picture is flagged; ``heat``: from which a pixel is marked."""
+
+    plane: float | None
+    heat: float
+
+
+def load_model(model: Model, accelerator: str) -> LoadedDetector:
+    """The model with its own detector. Raises ConfigError when no detector can load it."""
+    detector = discover().detectors.get(model.card.detector)
+    if detector is None:
+        return load_residual_detector(model.card.detector, model.folder, accelerator)
+    return detector.load(model.folder, accelerator)
+
+
+def evaluate_folder(
+    folder: Path, data: Path, split: str = "val", *, accelerator: str = "cpu", watch: Watch | None = None
+) -> Evaluation:
+    """Evaluate the model in ``folder`` on the labelled pictures of ``split`` in ``data``.
+
+    Raises ConfigError for an unusable model or data folder, or a split without labels.
     """
-
-    picture: Picture
-    plane: Prepared
-    raws: Array
-    heat: Array
-    trivial: dict[str, float]
-
-    @property
-    def raw(self) -> float:
-        return float(self.raws.mean())
+    model = open_model(folder)
+    pictures = [picture for picture in read_pictures(data, {split}) if picture.label is not None]
+    if not pictures:
+        raise ConfigError(f"the split {split} has no labelled picture")
+    detector = load_model(model, accelerator)
+    unit = unit_of(model.card.preprocessing, model.card.detector)
+    return evaluate_detector(detector, pictures, unit, split=split, watch=watch)
 
 
-def evaluate_model(
-    folder: Path, recipe: Recipe, data: Path, *, splits: Sequence[str] = ("val",), accelerator: str = "cpu"
-) -> dict[str, Any]:
-    """Figures per split: see ``judge_split``. Raises ConfigError for an unusable model or data folder."""
-    detector = load_residual_detector(recipe.detector, folder, accelerator)
-    return {split: judge_split(detector, recipe, read_pictures(data, {split})) for split in splits}
-
-
-def record_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Put the figures into the card of a model folder."""
-    write_card(folder, read_card(folder).model_copy(update={"metrics": metrics}))
-
-
-def judge_split(detector: ResidualDetector, recipe: Recipe, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """The figures of one split, by what its labels allow.
-
-    Slices of heads (with positions): AUROC of abnormal slices against slices of normal patients (where patients are
-    labelled; else against normal slices), within deciles of position, and AUROC of patients when there are normal
-    ones. Projections: AUROC of label 1 against all others. With masks also pixel figures. Intervals: 95 %, patients
-    drawn with replacement.
-    """
-    judged, left_out = judge(detector, recipe, pictures)
-    if not judged:
-        raise ConfigError("no picture of this split could be analysed")
-    figures: dict[str, Any] = {
-        "pictures": len(pictures),
-        "left_out": left_out,
-        "left_out_abnormal": sum(p.label == 1 for p in pictures) - sum(j.picture.label == 1 for j in judged),
-        "patients": len({picture.patient for picture in pictures}),
+def evaluate_detector(
+    detector: LoadedDetector, pictures: Sequence[Picture], unit: float, *, split: str, watch: Watch | None = None
+) -> Evaluation:
+    """The figures of labelled ``pictures``. Raises ConfigError for a picture that cannot be read."""
+    tally, overlaps, series = PixelTally(), [], []
+    thresholds = _thresholds(detector)
+    unknown = 0
+    for judged in judge_series(detector, pictures, unit, watch):
+        if thresholds.plane is None:
+            thresholds = replace(thresholds, plane=judged.threshold)
+        for item in judged.pictures:
+            truth = _truth(item)
+            if truth is None:
+                unknown += item.picture.label == 1
+                continue
+            heat = np.zeros(truth.shape, np.float32) if item.heat is None else item.heat
+            tally.add(heat_steps(heat), truth)
+            if truth.any():
+                overlaps.append(_first_region_hits(item, truth, thresholds.heat))
+        series.append(replace(judged, pictures=tuple(replace(item, heat=None) for item in judged.pictures)))
+    judged_all = [item for one in series for item in one.pictures]
+    sample = sample_of(judged_all)
+    figures = _empty() | _picture_figures(sample, thresholds) | _patient_figures(series)
+    figures |= _left_out(judged_all, sample)
+    figures["classes"] = class_figures(judged_all, thresholds.plane)
+    figures |= _pixel_figures(tally, overlaps, thresholds.heat, unknown, pictures)
+    figures["model"] = {
+        "name": detector.model.name,
+        "version": detector.model.version,
+        "sha256": detector.model.sha256,
     }
-    figures |= _picture_figures(judged)
-    if any(item.picture.patient_label is not None for item in judged):
-        figures |= _patient_figures(detector, judged)
-    if any(item.picture.mask_file for item in judged):
-        figures |= _pixel_figures(detector, judged)
-    figures["share_of_planes_at_threshold"] = _plane_rates(detector, judged)
+    figures |= {"split": split, "protocol": sample.protocol, "notice": NOTICE}
+    return Evaluation(_with_reasons(figures, sample, tally), sample)
+
+
+def _empty() -> dict[str, Any]:
+    keys = (
+        *("auroc", "auroc_ci", "auroc_delong_ci", "auprc", "auprc_ci", "prevalence", "pixel_ap", "dice"),
+        *("dice_oracle", "aupro", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"),
+        *("fpr_at_95_sensitivity", "best_trivial", "difference_to_trivial", "trivial", "calibration", "subgroups"),
+        *("patient_auroc", "patient_auroc_ci", "localisation"),
+    )
+    return dict.fromkeys(keys)
+
+
+def _thresholds(detector: LoadedDetector) -> _Thresholds:
+    if isinstance(detector, ResidualDetector):
+        return _Thresholds(1.0 - detector.calibration.alpha, detector.calibration.region_heat)
+    return _Thresholds(None, HOSTED_HEAT)
+
+
+def _truth(item: Judged) -> Mask | None:
+    if item.picture.label not in (0, 1):
+        return None
+    if item.heat is not None:
+        return truth_of(item.picture, item.heat.shape)
+    return truth_of(item.picture, read_plane(item.picture, 1.0).shape)
+
+
+def _first_region_hits(item: Judged, truth: Mask, heat: float) -> bool:
+    if item.heat is None:
+        return False
+    regions = plane_regions(0, read_plane(item.picture, 1.0), item.heat, RegionRule(heat, item.smallest))
+    return bool(regions) and bool((regions[0].mask & truth).any())
+
+
+def _picture_figures(sample: Sample, thresholds: _Thresholds) -> dict[str, Any]:
+    figures: dict[str, Any] = {"n": len(sample.labels), "n_patients": len(set(sample.patients))}
+    if not len(sample.labels):
+        return figures | {"n_abnormal": 0, "n_normal": 0}
+    numbers = counts(sample.labels)
+    figures |= {"n_abnormal": numbers["abnormal"], "n_normal": numbers["normal"]}
+    figures["prevalence"] = number(float(sample.labels.mean()))
+    conformal = {
+        "normal_pictures": realised_rates(sample.scores[~sample.labels]),
+        "abnormal_pictures_reached": realised_rates(sample.scores[sample.labels]),
+    }
+    figures["calibration"] = {"brier": None, "ece": None, "reliability": [], "conformal": conformal}
+    figures["threshold"] = {
+        "plane_score": thresholds.plane,
+        "false_positive_rate": _at(sample, thresholds, label=False),
+        "sensitivity": _at(sample, thresholds, label=True),
+    }
+    if not sample.both_classes:
+        return figures
+    resampling = Resampling.of(sample.patients)
+    figures |= auroc_figures(sample, resampling)
+    figures["auprc"] = number(average_precision(sample.labels, sample.raws))
+    figures["auprc_ci"] = pair(percentile_interval(resampling.average_precision(sample.labels, sample.raws)))
+    figures["sensitivity_at_90_specificity"] = number(sensitivity_at(sample.labels, sample.raws, 0.90))
+    figures["sensitivity_at_95_specificity"] = number(sensitivity_at(sample.labels, sample.raws, 0.95))
+    false, true, _ = roc_curve(sample.labels, sample.raws)
+    figures["fpr_at_95_sensitivity"] = number(float(false[true >= 0.95].min()))
+    figures["calibration"] |= calibration_figures(sample.labels, sample.scores, sample.patients)
+    figures["subgroups"] = subgroup_figures(sample, resampling, thresholds.plane)
     return figures
 
 
-def judge(detector: ResidualDetector, recipe: Recipe, pictures: Sequence[Picture]) -> tuple[list[Judged], int]:
-    """Score labelled pictures one by one as the node would; answers them and how many could not be analysed."""
-    judged: list[Judged] = []
-    for start in range(0, len(pictures), _CHUNK):
-        chunk = pictures[start : start + _CHUNK]
-        prepared = [detector.prepare(read_plane(picture, recipe.unit)) for picture in chunk]
-        pairs = [(pic, plane) for pic, plane in zip(chunk, prepared, strict=True) if isinstance(plane, Prepared)]
-        if pairs:
-            judged += _score(detector, pairs)
-    return judged, len(pictures) - len(judged)
+def _at(sample: Sample, thresholds: _Thresholds, *, label: bool) -> float | None:
+    if thresholds.plane is None:
+        return None
+    return share(sample.scores[sample.labels == label] >= thresholds.plane - 1e-9)
 
 
-def _score(detector: ResidualDetector, pairs: Sequence[tuple[Picture, Prepared]]) -> list[Judged]:
-    prepared = [plane for _, plane in pairs]
-    planes = Planes(
-        stack_images(prepared), np.stack([plane.mask for plane in prepared]), stacks_of([pic for pic, _ in pairs])
-    )
-    scored = score_planes(detector.ensemble, detector.calibration, planes)
-    return [
-        Judged(picture, plane, scored.plane_raws[:, i], detector.calibration.heat_of(scored.combined[i]) * plane.mask,
-               _trivial(plane))
-        for i, (picture, plane) in enumerate(pairs)
-    ]  # fmt: skip
-
-
-def _trivial(plane: Prepared) -> dict[str, float]:
-    inside = plane.image[plane.mask] if plane.mask.any() else plane.image.ravel()
-    rise = np.abs(np.diff(plane.image, axis=0))[plane.mask[1:]]
+def _left_out(judged: Sequence[Judged], sample: Sample) -> dict[str, Any]:
+    unseen = [item for item in sample.judged if item.left_out]
     return {
-        "mean": float(inside.mean()),
-        "standard deviation": float(inside.std()),
-        "brightest 2 %": float(np.quantile(inside, 0.98)),
-        "organ area": float(plane.mask.mean()),
-        "gradient": float(rise.mean()) if rise.size else 0.0,
+        "left_out": len(unseen),
+        "left_out_abnormal": sum(item.picture.label == 1 for item in unseen),
+        "left_out_reasons": dict(Counter(item.left_out for item in judged if item.left_out).most_common()),
+        "pictures": len(judged),
     }
 
 
-def _picture_figures(judged: Sequence[Judged]) -> dict[str, Any]:
-    """AUROC of pictures, of the model and of the best trivial feature (either direction)."""
-    by_patient = any(item.picture.patient_label is not None for item in judged)
-    used = [
-        item
-        for item in judged
-        if item.picture.label == 1
-        or (item.picture.label is not None and (not by_patient or item.picture.patient_label == 0))
-    ]
-    labels = np.array([item.picture.label == 1 for item in used])
-    patients = [item.picture.patient for item in used]
-    placed = all(item.picture.position is not None for item in used)
-    strata = deciles(np.array([item.picture.position for item in used])) if placed else np.zeros(len(used), dtype=int)
-    scores = {"model": np.array([item.raw for item in used])}
-    scores |= {name: np.array([item.trivial[name] for item in used]) for name in used[0].trivial}
+def _patient_figures(series: Sequence[JudgedSeries]) -> dict[str, Any]:
+    """AUROC of patients by the greatest raw score of their series; abnormal: patient label 1, else any label 1.
 
-    def figure(name: str) -> dict[str, float]:
-        return with_interval(lambda i: stratified_auroc(labels[i], scores[name][i], strata[i]), patients, repeats=500)
-
-    rivals = {name: figure(name) for name in scores if name != "model"}
-    best = max(rivals, key=lambda name: abs(rivals[name]["value"] - 0.5))
-    return {
-        "auroc": figure("model") | {"abnormal": int(labels.sum()), "normal": int((~labels).sum())},
-        "auroc_within": "deciles of position" if placed else "all pictures",
-        "best_trivial_feature": {"name": best, **rivals[best]},
+    A patient with a picture that is neither (label 2) and none of label 1 counts for neither side.
+    """
+    by_patient: dict[str, list[JudgedSeries]] = {}
+    for one in series:
+        by_patient.setdefault(one.patient, []).append(one)
+    truths = {name: _patient_truth([item for one in own for item in one.pictures]) for name, own in by_patient.items()}
+    names = [name for name, truth in truths.items() if truth is not None]
+    labels = np.array([bool(truths[name]) for name in names], dtype=bool)
+    raws = np.array([max(one.raw for one in by_patient[name]) for name in names])
+    known = raws[np.isfinite(raws)]
+    raws = np.where(np.isfinite(raws), raws, (float(known.min()) if known.size else 0.0) - 1.0)
+    scores = np.array([max(one.score for one in by_patient[name]) for name in names])
+    flags = np.array([any(_found(one) for one in by_patient[name]) for name in names], dtype=bool)
+    numbers = counts(labels)
+    figures: dict[str, Any] = {
+        "patients": {
+            **numbers,
+            "abnormal_with_findings": int(flags[labels].sum()),
+            "normal_with_findings": int(flags[~labels].sum()),
+            "normal_realised": realised_rates(scores[~labels]),
+        }
     }
+    if numbers["abnormal"] and numbers["normal"]:
+        drawn = Resampling.of(names).auroc(labels, raws, np.zeros(len(names), dtype=np.intp))
+        figures["patient_auroc"] = number(auroc(labels, raws))
+        figures["patient_auroc_ci"] = pair(percentile_interval(drawn))
+    return figures
 
 
-def _patient_figures(detector: ResidualDetector, judged: Sequence[Judged]) -> dict[str, Any]:
-    """AUROC of patients by their series score, and the shares at the threshold."""
-    names = sorted({item.picture.patient for item in judged})
-    labels, scores, raws = [], [], []
-    for name in names:
-        own = [item for item in judged if item.picture.patient == name]
-        folds = np.array([item.raws for item in own]).T
-        series = [detector.calibration.series_raw(fold) for fold in folds]
-        scores.append(detector.calibration.series_score(series))
-        raws.append(float(np.mean(series)))
-        labels.append(own[0].picture.patient_label == 1)
-    truth, raw = np.array(labels), np.array(raws)
-    hit = np.array(scores) >= detector.calibration.threshold
+def _found(series: JudgedSeries) -> bool:
+    return series.threshold is not None and series.score >= series.threshold
+
+
+def _patient_truth(pictures: Sequence[Judged]) -> bool | None:
+    given = [item.picture.patient_label for item in pictures if item.picture.patient_label is not None]
+    if given:
+        return any(label == 1 for label in given)
+    labels = {item.picture.label for item in pictures}
+    if 1 in labels:
+        return True
+    return False if labels == {0} else None
+
+
+def _pixel_figures(
+    tally: PixelTally, overlaps: Sequence[bool], heat: float, unknown: int, pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    if not tally.planes:
+        return {}
+    own = localisation(tally, heat)
+    masks = any(picture.mask_file for picture in pictures)
     return {
-        "patient_auroc": with_interval(lambda i: auroc(truth[i], raw[i]), names)
-        | {"abnormal": int(truth.sum()), "normal": int((~truth).sum())},
-        "patients_at_threshold": {
-            "abnormal": f"{int(hit[truth].sum())} of {int(truth.sum())}",
-            "normal": f"{int(hit[~truth].sum())} of {int((~truth).sum())}",
+        "pixel_ap": own["pixel_ap"],
+        "aupro": own["aupro"],
+        "dice": own["dice_mean"],
+        "dice_oracle": own["dice_oracle"],
+        "localisation": {
+            "truth": "outlines" if masks else "boxes (coarser than the abnormality)",
+            "planes_with_outline": tally.planes,
+            "abnormal_planes_without_outline": unknown,
+            "regions": tally.regions,
+            "dice": "mean over abnormal pictures at heat_threshold, which was fixed before",
+            "heat_threshold": heat,
+            "dice_overall": own["dice_overall"],
+            "dice_oracle": "ORACLE: best of 200 thresholds by these very outlines, an upper bound, not a result",
+            "dice_oracle_threshold": own["dice_oracle_threshold"],
+            "dice_oracle_overall": own["dice_oracle_overall"],
+            "aupro": "regions reached, integrated over the pixel false positive rate to 0.3",
+            "first_region_overlaps": {"share": round(float(np.mean(overlaps)), 4), "pictures": len(overlaps)},
         },
     }
 
 
-def _plane_rates(detector: ResidualDetector, judged: Sequence[Judged]) -> dict[str, float]:
-    """Share of pictures whose own calibrated score reaches the threshold, by label."""
-    hits: dict[str, list[bool]] = {}
-    for item in judged:
-        score = detector.calibration.plane_score_of([float(raw) for raw in item.raws])
-        hits.setdefault(f"label {item.picture.label}", []).append(score >= 1.0 - detector.calibration.alpha)
-    return {label: round(float(np.mean(found)), 3) for label, found in sorted(hits.items())}
+def _with_reasons(figures: dict[str, Any], sample: Sample, tally: PixelTally) -> dict[str, Any]:
+    """``reasons``: why a figure is null."""
+    reasons = {}
+    if figures["auroc"] is None:
+        reasons["auroc"] = (
+            "no pair of both classes within one decile of position" if sample.both_classes else _ONE_CLASS
+        )
+    if figures["patient_auroc"] is None:
+        reasons["patient_auroc"] = "all patients of the split are of one class"
+    if not tally.planes:
+        reasons["pixel_ap"] = "no abnormal picture of the split has an outline or a box"
+    return figures | {"reasons": reasons}
 
 
-def _pixel_figures(detector: ResidualDetector, judged: Sequence[Judged]) -> dict[str, Any]:
-    """Pixel AP (normal slices included), Dice at the region threshold, and whether the first region hits."""
-    values, truths, dice, hits = [], [], [], []
-    for item in judged:
-        plane = read_plane(item.picture, 1.0)
-        truth = _truth(item.picture, plane.shape)
-        heat = np.clip(paste(item.heat, item.plane.box, plane.shape), 0.0, 1.0)
-        values.append(heat.ravel()[::_PIXELS_STEP])
-        truths.append(truth.ravel()[::_PIXELS_STEP])
-        if truth.any():
-            found = heat >= detector.calibration.region_heat
-            dice.append(2 * float((found & truth).sum()) / float(found.sum() + truth.sum()))
-            rule = RegionRule(detector.calibration.region_heat, detector.min_pixels(item.plane))
-            regions = plane_regions(0, plane, heat, rule)
-            hits.append(bool(regions) and bool((regions[0].mask & truth).any()))
-    return {
-        "pixel_ap": round(average_precision(np.concatenate(truths), np.concatenate(values)), 3),
-        "dice_at_region_threshold": round(float(np.mean(dice)), 3),
-        "first_region_overlaps_mask": {"share": round(float(np.mean(hits)), 3), "slices": len(hits)},
+def card_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one split as a model card keeps them."""
+    kept: dict[str, Any] = {
+        "pictures": figures["pictures"],
+        "left_out": figures["left_out"],
+        "left_out_abnormal": figures["left_out_abnormal"],
+        "patients": figures["n_patients"],
+        "protocol": figures["protocol"],
     }
+    if figures["auroc_ci"] is not None:
+        numbers = {"abnormal": figures["n_abnormal"], "normal": figures["n_normal"]}
+        kept["auroc"] = _between(figures["auroc"], figures["auroc_ci"]) | numbers
+    if figures["difference_to_trivial"] is not None:
+        best, difference = figures["best_trivial"], figures["difference_to_trivial"]
+        kept["best_trivial_feature"] = {"name": best["name"], **_between(best["auroc"], best["ci"])}
+        kept["difference_to_trivial"] = _between(difference["value"], difference["ci"])
+    for key in ("auprc", "prevalence", "sensitivity_at_90_specificity", "pixel_ap", "dice", "dice_oracle", "aupro"):
+        if figures[key] is not None:
+            kept[key] = figures[key]
+    if figures["patient_auroc_ci"] is not None:
+        kept["patient_auroc"] = _between(figures["patient_auroc"], figures["patient_auroc_ci"])
+        kept["patients_at_threshold"] = {
+            kind: f"{figures['patients'][f'{kind}_with_findings']} of {figures['patients'][kind]}"
+            for kind in ("abnormal", "normal")
+        }
+    if figures["localisation"] is not None:
+        kept["first_region_overlaps_mask"] = figures["localisation"]["first_region_overlaps"]
+    return kept
 
 
-def _truth(picture: Picture, shape: tuple[int, int]) -> Mask:
-    return read_mask(picture.mask_file) if picture.mask_file else np.zeros(shape, dtype=bool)
+def _between(value: float, interval: Sequence[float]) -> dict[str, float]:
+    return {"value": round(value, 3), "low": round(interval[0], 3), "high": round(interval[1], 3)}
+
+
+def record_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Put figures per split into the card of a model folder, beside those of other splits."""
+    card = read_card(folder)
+    write_card(folder, card.model_copy(update={"metrics": {**card.metrics, **metrics}}))

@@ -13,7 +13,7 @@ from dicomnode.models.registry import CALIBRATION_FILE, SHIPPED
 ALPHA = 0.97
 """Share of healthy patients that would be called abnormal: a setting to test with, never to work with."""
 
-EAGER = {"cxr": "cxr-healthy", "ct-head": "ct-head-healthy", "mr-brain-flair": "mr-brain-flair-healthy"}
+EAGER = {"cxr": "cxr-lungs", "ct-head": "ct-head-healthy", "mr-brain-flair": "mr-brain-flair-healthy"}
 
 
 def make_eager_models(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from dicomnode.detectors.contract import Acceptance
 
 
 class Poison:
-    name, version, default_model, description = "poison", "1.0", "cxr-healthy", "ends its process"
+    name, version, default_model, description = "poison", "1.0", "cxr-lungs", "ends its process"
     model, accelerator = None, "cpu"
 
     def accepts(self, summary):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.bench.database import measure_database
-from tests.bench.document import DOCUMENT, Results, render
+from tests.bench.document import DOCUMENT, Results, kept_section, render, with_section
 from tests.bench.loop import measure_loop
 from tests.bench.machine import look
 from tests.bench.receive import measure_reception
@@ -47,7 +47,9 @@ def main(instances: int, rounds: int, associations: tuple[int, ...], output: Pat
         loop = measure_loop(work)
         bars.advance(demo)
     results = Results(machine, reception, loop, database)
-    output.write_text(render(results), encoding="utf-8")
+    detection = kept_section(output.read_text(encoding="utf-8"), "Detection") if output.is_file() else ""
+    text = render(results)
+    output.write_text(with_section(text, "Detection", detection) if detection else text, encoding="utf-8")
     if as_json:
         click.echo(json.dumps(asdict(results), indent=1))
     for name in reception.missing:

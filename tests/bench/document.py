@@ -62,6 +62,21 @@ def render(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def with_section(document: str, title: str, section: str) -> str:
+    """``document`` with the section ``title`` replaced by ``section``, or with it at the end."""
+    before, mark, after = document.partition(f"\n## {title}\n")
+    if not mark:
+        return f"{document.rstrip()}\n\n{section.strip()}\n"
+    _, follow, rest = after.partition("\n## ")
+    return f"{before}\n{section.strip()}\n" + (f"\n## {rest}" if follow else "")
+
+
+def kept_section(document: str, title: str) -> str:
+    """The section ``title`` of a document, empty when it has none."""
+    _, mark, after = document.partition(f"\n## {title}\n")
+    return f"## {title}\n{after.partition(chr(10) + '## ')[0]}".strip() if mark else ""
+
+
 def _machine(machine: Machine, reception: Reception) -> str:
     versions = {**machine.versions, **{name: about["version"] for name, about in reception.receivers.items()}}
     rows = [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicomnode.detectors.contract import Outcome
+from dicomnode.detectors.contract import NearestHealthy, Outcome
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.dicom.sop_classes import COMPREHENSIVE_3D_SR
 from dicomnode.report import DerivedObject, build_results, codes
@@ -58,7 +59,10 @@ def _rich() -> Iterator[DerivedObject]:
     volume, headers = source("CT", 2, _OWN_GRID, **stated)
     before = InstanceReference("1.2.3.4", "1.2.3.4.8", COMPREHENSIVE_3D_SR, "1.2.3.4.8.1")
     again = context(generation=2, supersedes=(before,), replaces_earlier=True, incomplete=True)
-    yield from build_results(volume, headers, findings(volume, ((0,),)), again)
+    result = findings(volume, ((0,),))
+    nearest = NearestHealthy(0, (16.0, 16.0, 40.0, 40.0), 1, (16.0, 16.0, 40.0, 40.0), 1.5, 0.5, 100)
+    explained = replace(result, findings=(replace(result.findings[0], nearest=nearest),))
+    yield from build_results(volume, headers, explained, again)
 
 
 def _sparse() -> Iterator[DerivedObject]:

@@ -93,7 +93,7 @@ def test_doctor_names_the_fault_and_the_remedy(config: Path, tmp_path: Path) -> 
     checks = {check["check"]: check for check in json.loads(answer.stdout)["checks"]}
     assert checks["peer pacs"]["level"] == "fault"
     assert checks["peer pacs"]["mend"]
-    assert checks["model cxr-healthy"]["level"] == "ok"
+    assert checks["model cxr-lungs"]["level"] == "ok"
 
 
 def test_reading_the_log_is_logged(config: Path, tmp_path: Path) -> None:

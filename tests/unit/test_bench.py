@@ -11,7 +11,8 @@ from pydicom import dcmread
 
 from dicomnode.dicom.header import ROUTING_KEYWORDS, read_header
 from tests.bench.database import Times, measure_database
-from tests.bench.document import DOCUMENT, Results, render
+from tests.bench.detect import TITLE, Bound, Rate, bound_of, section
+from tests.bench.document import DOCUMENT, Results, kept_section, render, with_section
 from tests.bench.loop import Loop, StudyTime, read_report
 from tests.bench.machine import look
 from tests.bench.objects import write_objects
@@ -102,3 +103,23 @@ def test_the_document_in_the_repository_holds_every_section() -> None:
     assert all(f"| {name} | 1 |" in text and f"| {name} | 4 |" in text for name in RECEIVERS)
     assert all(f"| {name} |" in text for name in ("ct-head", "cxr", "mr-brain-flair"))
     assert "Not as promised" not in text
+
+
+def test_the_detection_section_is_replaced_and_kept_and_states_the_bound() -> None:
+    """Each benchmark writes its own section and leaves the other's alone."""
+    rate = Rate("m", "cpu", "float32, batch 16", 20, 2.0, 10.0, 5.0, 400.0, 500.0, 380.0, 4, 1e9, 1e6)
+    text = section([rate], Bound(100e9, 10e9, "measured"), "A machine.")
+    assert "200.0 %" in text
+    first = with_section("# Benchmarks\n\n## Machine\n\nx\n", TITLE, "## Detection\n\nold")
+    both = with_section(first + "\n## Database\n\ny\n", TITLE, text)
+    assert "old" not in both
+    assert both.index("## Machine") < both.index(f"## {TITLE}") < both.index("## Database")
+    assert kept_section(both, TITLE) == text.strip()
+    assert kept_section("# Benchmarks\n", TITLE) == ""
+    assert rate.studies_min == pytest.approx(60_000 / 440)
+
+
+def test_the_bound_of_this_machine_is_measured() -> None:
+    bound = bound_of("cpu")
+    assert 1e8 < bound.flops < 1e15
+    assert 1e7 < bound.bandwidth < 1e14

@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "conf" / "dicomnode.toml"
 EXAMPLE_TEXT = EXAMPLE.read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 LEAVES = [key for key in config_keys() if len(key) > 1]
-SETTINGS = ("node", "receive", "assemble", "results", "audit")
+SETTINGS = ("node", "receive", "assemble", "detect", "results", "gates", "drift", "audit")
 
 
 def _section(table: str) -> str:
@@ -105,9 +105,13 @@ def test_the_example_file_has_the_tables_of_the_contract_in_order() -> None:
         "[node]",
         "[receive]",
         "[assemble]",
+        "[detect]",
         "[[peer]]",
         "[[route]]",
+        "[hosted]",
         "[results]",
+        "[gates]",
+        "[drift]",
         "[audit]",
     ]
 
@@ -122,7 +126,7 @@ def test_the_example_runs_beside_an_orthanc_with_stock_settings() -> None:
 
 def test_what_the_example_has_in_comments_is_right_too() -> None:
     """Every commented setting, uncommented, is accepted."""
-    text = re.sub(r"^# (?=(\[+[\w.]+\]+|[a-z_]+ = .*)$)", "", EXAMPLE_TEXT, flags=re.MULTILINE)
+    text = re.sub(r"^# (?=(\[+[\w.]+\]+|[a-z_0-9]+ = .*)$)", "", EXAMPLE_TEXT, flags=re.MULTILINE)
     config, _ = parse_config(text)
     assert [type(peer).__name__ for peer in config.peer] == ["Peer", "Peer", "StowPeer", "FolderPeer"]
     assert config.results.objects_for("pacs") == ("sr",)

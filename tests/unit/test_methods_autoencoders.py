@@ -19,6 +19,8 @@ from tests.method_phantoms import labelled, material, planes
 
 SMALL: dict[str, object] = {"size": 32, "width": 8, "batch": 8, "steps": 80}
 FOUND: list[tuple[str, dict[str, object], float]] = [
+    ("ae-u", {}, 0.9),
+    ("dae", {"bright_only": True, "smooth": 3}, 0.9),
     ("ae-l1", {}, 0.95),
     ("ae-l2", {}, 0.95),
     ("ae-ssim", {"steps": 120, "window": 7, "learning_rate": 3e-3}, 0.85),

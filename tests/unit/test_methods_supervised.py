@@ -22,6 +22,7 @@ FLOORS = {
     "bagging": 0.95,
     "decision-tree": 0.9,
     "perceptron": 0.95,
+    "sparse-coding": 0.9,
     "voting": 0.95,
 }
 
@@ -181,3 +182,18 @@ def test_painted_lesions_are_where_the_outline_says_and_half_of_the_pictures_hav
         assert np.isfinite(image).all()
         assert 0 <= image.min() <= image.max() <= 1
         assert set(np.unique(truth)) <= {0.0, 1.0}
+
+
+def test_generated_planes_come_to_look_like_the_real_ones_and_join_the_first_stage():
+    """Real + synthetic training (methods.md 001-2, 001-6): a GAN on the labelled planes, with its likeness stated."""
+    from dicomnode.detectors.methods.supervised.generated import PlaneMaker, likeness
+
+    healthy, _ = planes(0, 64)
+    sick, _ = planes(3, 64, lesions=1.0)
+    method = build_method("densenet121", {"size": 32, "batch": 4, "generator_steps": 120})
+    method.fit(Material(healthy, abnormal=sick), Run(seed=0, steps=2))
+    assert method.likeness is not None
+    raw = PlaneMaker(32).make(64, 0)
+    untrained = likeness(sick, type(sick)(raw, sick.masks, sick.stacks))
+    assert method.likeness["silhouette"] < untrained["silhouette"]
+    assert method.likeness["calinski_harabasz"] < untrained["calinski_harabasz"]

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.config import Condition, parse_config
+from dicomnode.config.matching import unmet
 from dicomnode.detectors.contract import Acceptance
 from dicomnode.dicom.references import SeriesReference
 from dicomnode.dicom.summary import SeriesSummary, summarise
 from dicomnode.route import decide
-from dicomnode.route.match import unmet
 
 
 class Picky:

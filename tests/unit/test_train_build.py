@@ -21,7 +21,7 @@ from dicomnode.models.registry import ModelRegistry
 from dicomnode.train.build import load_healthy, train_model
 from dicomnode.train.calibrate import ScoreRule
 from dicomnode.train.datasets import patient_folds, read_pictures, read_plane
-from dicomnode.train.evaluate import evaluate_model, record_metrics
+from dicomnode.train.evaluate import card_figures, evaluate_folder, record_metrics
 from dicomnode.train.model_card import write_model_card
 from dicomnode.train.recipes import NetworkRecipe, recipe_for
 
@@ -31,6 +31,8 @@ NETWORKS = (
 )
 RECIPE = replace(
     recipe_for("cxr"),
+    preparation="radiograph",
+    mixed=None,
     size=32,
     networks=NETWORKS,
     folds=2,
@@ -96,7 +98,7 @@ def test_a_planted_lesion_is_found_where_it_is_and_a_healthy_picture_is_not_call
 
 def test_evaluation_separates_lesions_and_the_card_tells_the_figures(model_folder, data):
     """Figures go into card.json, and MODEL_CARD.md repeats them."""
-    metrics = evaluate_model(model_folder, RECIPE, data)
+    metrics = {"val": card_figures(evaluate_folder(model_folder, data).figures)}
     assert metrics["val"]["auroc"]["value"] > 0.9
     assert metrics["val"]["pictures"] == 8
     record_metrics(model_folder, metrics)

@@ -32,6 +32,17 @@ class Family(StrEnum):
     SUPERVISED = "supervised"
 
 
+MAPS = {
+    Family.AUTOENCODER: "residual map",
+    Family.ADVERSARIAL: "residual map",
+    Family.DIFFUSION: "residual map",
+    Family.FEATURES: "distance to healthy features",
+    Family.CLASSICAL: "deviation of local features",
+    Family.SUPERVISED: "lesion probability",
+}
+"""What the map of a method is, for reports, unless its entry says otherwise."""
+
+
 class Regime(StrEnum):
     """What a method is told while it learns (Tschuchnig & Gadermayr 2022, definitions)."""
 
@@ -47,13 +58,19 @@ class Planes:
 
     ``images``: shape (n, size, size), float32, 0..1. ``masks``: the organ, bool, same shape; scores count only
     inside it. ``stacks``: indices of the planes of one series, in anatomical order; together they name every plane
-    once. A projection is a stack of one. ``labels``: shape (n,), 1 abnormal, 0 normal, -1 not known.
+    once. A projection is a stack of one. ``labels``: shape (n,), 1 abnormal, 0 normal, -1 not known. ``fields``: the
+    aerated lungs, bool, shape of the images. ``views``: the projection of each plane ("PA", "" where not known). Both
+    only for methods that learn from them. ``shares``: shape (n,), the organ's share of the body part on the plane
+    (``Prepared.organ_share``), for calibrations that ask for it.
     """
 
     images: Array
     masks: Mask
     stacks: tuple[tuple[int, ...], ...]
     labels: npt.NDArray[np.int8] | None = None
+    fields: Mask | None = None
+    views: tuple[str, ...] | None = None
+    shares: Array | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3 or self.images.shape != self.masks.shape:
@@ -74,7 +91,11 @@ class Planes:
         stacks = (tuple(place[old] for old in stack if old in place) for stack in self.stacks)
         labels = None if self.labels is None else self.labels[list(indices)]
         rows = list(indices)
-        return Planes(self.images[rows], self.masks[rows], tuple(stack for stack in stacks if stack), labels)
+        fields = None if self.fields is None else self.fields[rows]
+        views = None if self.views is None else tuple(self.views[row] for row in rows)
+        kept = tuple(stack for stack in stacks if stack)
+        shares = None if self.shares is None else self.shares[rows]
+        return Planes(self.images[rows], self.masks[rows], kept, labels, fields, views, shares)
 
 
 def apart(images: Array, masks: Mask) -> Planes:
@@ -179,7 +200,8 @@ class MethodEntry:
 
     ``source``: paper and equation. ``score``: what the score is, with its unit, for reports. ``build``: makes the
     unfitted method from its settings. ``stacked``: whether it needs neighbouring planes (then a projection cannot be
-    judged). ``opt_in``: too slow to be run unasked.
+    judged). ``opt_in``: too slow to be run unasked. ``explains``: what its map is, in a few words for reports; empty
+    for what is usual in the family.
     """
 
     name: str
@@ -192,6 +214,12 @@ class MethodEntry:
     build: Callable[[Settings], Method]
     stacked: bool = False
     opt_in: bool = False
+    explains: str = ""
+
+    @property
+    def map_shows(self) -> str:
+        """What the map of the method is."""
+        return self.explains or MAPS[self.family]
 
 
 def read_settings(entry: MethodEntry, values: Mapping[str, object]) -> Settings:

@@ -95,5 +95,6 @@ METHODS = (
         "mean of |x - T(x)| / 2, in parts of the grey range",
         AnomalyProSettings,
         _build,
+        explains="difference map (plane minus its translation to healthy)",
     ),
 )

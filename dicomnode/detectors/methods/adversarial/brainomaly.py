@@ -62,6 +62,7 @@ METHODS = (
         SCORE,
         BrainomalySettings,
         _build,
+        explains="difference map (plane minus its translation to healthy)",
     ),
     MethodEntry(
         "brainomaly-clamped",
@@ -72,5 +73,6 @@ METHODS = (
         SCORE,
         BrainomalySettings,
         _build_clamped,
+        explains="difference map (plane minus its translation to healthy)",
     ),
 )

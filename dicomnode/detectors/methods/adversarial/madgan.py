@@ -176,5 +176,6 @@ METHODS = (
         MadganSettings,
         _build,
         stacked=True,
+        explains="residual map (plane minus what its neighbours foretell)",
     ),
 )

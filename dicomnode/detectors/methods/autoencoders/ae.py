@@ -65,11 +65,14 @@ class Ae(ResidualMethod[AeSettings]):
         return difference.abs() if self.settings.loss == "l1" else difference**2
 
 
-def _entry(name: str, settings: type[AeSettings], rows: tuple[str, ...], source: str, score: str) -> MethodEntry:
+def _entry(
+    name: str, settings: type[AeSettings], rows: tuple[str, ...], source: str, score: str, explains: str = ""
+) -> MethodEntry:
     def build(chosen: Settings) -> Method:
         return Ae(settings.model_validate(chosen.model_dump()))
 
-    return MethodEntry(name, Family.AUTOENCODER, Regime.SEMI_SUPERVISED, rows, source, score, settings, build)
+    regime = Regime.SEMI_SUPERVISED
+    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, build, explains=explains)
 
 
 METHODS = (
@@ -93,5 +96,6 @@ METHODS = (
         ("002-39",),
         "Bergmann et al., VISAPP 2019; SSIM: Wang et al., IEEE TIP 2004, eq. 13",
         "mean of (1 - SSIM) / 2, 0..1",
+        "residual map (structural dissimilarity)",
     ),
 )

@@ -113,5 +113,6 @@ METHODS = (
         NextSliceSettings,
         _build,
         stacked=True,
+        explains="residual map (plane minus what its neighbours foretell)",
     ),
 )

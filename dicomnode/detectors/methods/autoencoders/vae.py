@@ -109,11 +109,14 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum(1)
 
 
-def _entry(name: str, settings: type[VaeSettings], rows: tuple[str, ...], source: str, score: str) -> MethodEntry:
+def _entry(
+    name: str, settings: type[VaeSettings], rows: tuple[str, ...], source: str, score: str, explains: str = ""
+) -> MethodEntry:
     def build(chosen: Settings) -> Method:
         return Vae(settings.model_validate(chosen.model_dump()))
 
-    return MethodEntry(name, Family.AUTOENCODER, Regime.SEMI_SUPERVISED, rows, source, score, settings, build)
+    regime = Regime.SEMI_SUPERVISED
+    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, build, explains=explains)
 
 
 METHODS = (
@@ -130,6 +133,7 @@ METHODS = (
         ("002-26",),
         "Heer et al., MIDL 2021; map: Zimmerer et al., MICCAI 2019",
         "KL divergence of the code from its prior, in nats",
+        "sensitivity of the score to each pixel",
     ),
     _entry(
         "vae-gradient",
@@ -137,5 +141,6 @@ METHODS = (
         ("002-29",),
         "Zimmerer et al., MICCAI 2019 (residual times |∂KL/∂x|); Zimmerer et al. 2018 (gradient of the bound)",
         "mean of |x - x̂| |∂KL/∂x| after smoothing, in nats",
+        "residual map, weighed by the sensitivity of the score",
     ),
 )

@@ -22,6 +22,8 @@ NORMALISATION_EPSILON = 1e-5
 CAFFE_FIRES = {f"fire{number}": place for number, place in zip(range(2, 10), (3, 4, 5, 7, 8, 9, 10, 12), strict=True)}
 """Caffe's fire modules and their places in torchvision's ``features``."""
 
+_KEPT = ".backbone.network."
+"""Before the names of a frozen backbone's arrays in the weights of a model folder."""
 UNREADABLE = (
     ValueError,
     EOFError,
@@ -62,9 +64,9 @@ class Weights:
 def read_weights(path: Path, sha256: str) -> Weights:
     """The weights in ``path``: .npz of plain arrays, .safetensors, or a torchvision state dict (.pt, .pth).
 
-    Of an .npz the names of Caffe's SqueezeNet 1.0 and numbered operations of a folded MobileNetV2 are translated;
-    other names are taken for torchvision's. Raises ConfigError when the file cannot be read or does not have the
-    SHA-256.
+    Of an .npz the names of Caffe's SqueezeNet 1.0 and numbered operations of a folded MobileNetV2 are translated; the
+    weights of a model folder give the frozen backbone in them; other names are taken for torchvision's. Raises
+    ConfigError when the file cannot be read or does not have the SHA-256.
     """
     try:
         content = path.read_bytes()
@@ -77,6 +79,8 @@ def read_weights(path: Path, sha256: str) -> Weights:
         return Weights(_from_caffe(arrays), CAFFE)
     if "op000.weight" in arrays:
         return Weights(_unfolded(arrays, path.name), TENSORFLOW)
+    if any(_KEPT in key for key in arrays):
+        return _from_model(arrays)
     return Weights(arrays, TORCHVISION)
 
 
@@ -103,6 +107,18 @@ def _arrays(content: bytes, path: Path) -> dict[str, Tensor]:
         for key, value in found.items()
         if isinstance(value, Tensor)
     }
+
+
+def _from_model(arrays: Mapping[str, Tensor]) -> Weights:
+    """The first frozen backbone of a model folder's weights, with the convention kept beside it."""
+    prefix = next(key for key in arrays if _KEPT in key).split(_KEPT)[0]
+    start = prefix + _KEPT
+    own = [key for key in arrays if key.startswith(start) and not key.endswith("num_batches_tracked")]
+    network = {key.removeprefix(start): arrays[key] for key in own}
+    beside = [arrays[f"{prefix}.backbone.{name}"].flatten().tolist() for name in ("mean", "sd", "same")]
+    red, green, blue = ((float(m), float(s)) for m, s in zip(*beside[:2], strict=True))
+    mean, sd = zip(red, green, blue, strict=True)
+    return Weights(network, Convention(mean, sd, bool(beside[2][0])))
 
 
 def _from_caffe(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -98,5 +98,6 @@ METHODS = (
         "map: the same for the pixel at its place",
         BoxPlotSettings,
         _build,
+        explains="deviation of each pixel from healthy",
     ),
 )

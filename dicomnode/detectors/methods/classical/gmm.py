@@ -55,5 +55,6 @@ METHODS = (
         "not by the mixture",
         GmmSettings,
         _build,
+        explains="deviation of local features (not the score)",
     ),
 )

@@ -52,5 +52,6 @@ METHODS = (
         "windows at that place, in sd, not by the groups",
         KMeansSettings,
         _build,
+        explains="deviation of local features (not the score)",
     ),
 )

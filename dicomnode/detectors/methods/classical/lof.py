@@ -50,5 +50,6 @@ METHODS = (
         "windows at that place, in sd, not by the factor",
         LofSettings,
         _build,
+        explains="deviation of local features (not the score)",
     ),
 )

@@ -52,5 +52,6 @@ METHODS = (
         "not by the machine",
         OcSvmSettings,
         _build,
+        explains="deviation of local features (not the score)",
     ),
 )

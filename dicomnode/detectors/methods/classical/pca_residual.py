@@ -158,5 +158,6 @@ METHODS = (
         "residual energy and leverage together, in robust healthy sd; map: |residual| in parts of the grey range",
         PcaSettings,
         _build,
+        explains="residual map",
     ),
 )

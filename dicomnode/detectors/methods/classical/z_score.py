@@ -50,5 +50,6 @@ METHODS = (
         "mean |z| of the handcrafted features farthest off, in healthy sd; map: |z| of the pixel at its place",
         ZScoreSettings,
         _build,
+        explains="deviation of each pixel from healthy",
     ),
 )

@@ -83,11 +83,13 @@ class DeepSvdd(TorchMethod[DeepSvddSettings]):
         return self.network.distances(drawn.healthy).mean() + 0.5 * self.settings.decay * weights
 
     def judge_batch(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - whole planes
+        twice = images.requires_grad
         with torch.enable_grad():
-            own = images.detach().requires_grad_()
+            own = images if twice else images.detach().requires_grad_()
             distances = self.network.distances(own)
-            (gradient,) = torch.autograd.grad(distances.sum(), own)
-        return distances.detach(), blurred(gradient.abs(), self.settings.smooth)
+            (gradient,) = torch.autograd.grad(distances.sum(), own, create_graph=twice)
+        maps = blurred(gradient.abs(), self.settings.smooth)
+        return (distances, maps) if twice else (distances.detach(), maps)
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
@@ -108,10 +110,11 @@ METHODS = (
         "deep-svdd",
         Family.FEATURES,
         Regime.SEMI_SUPERVISED,
-        ("002-38", "BMAD DeepSVDD"),
+        ("002-38",),
         "Ruff et al., ICML 2018, eq. 4 (one-class Deep SVDD)",
         "squared distance of the code to the centre, no unit; map: sensitivity of the score to each pixel",
         DeepSvddSettings,
         _build,
+        explains="sensitivity of the score to each pixel",
     ),
 )

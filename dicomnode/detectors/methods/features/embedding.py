@@ -145,6 +145,7 @@ METHODS = (
         "Mahalanobis distance of the plane's mean feature, no unit" + MAP,
         EmbeddingSettings,
         _build_gaussian,
+        explains="deviation of local features (not the score)",
     ),
     MethodEntry(
         "features-knn",
@@ -155,5 +156,6 @@ METHODS = (
         "mean distance of the plane's mean feature to the nearest healthy ones, no unit" + MAP,
         EmbeddingSettings,
         _build_neighbours,
+        explains="deviation of local features (not the score)",
     ),
 )

@@ -88,10 +88,11 @@ METHODS = (
         "padim",
         Family.FEATURES,
         Regime.SEMI_SUPERVISED,
-        ("002-1", "003 baseline", "BMAD PaDiM"),
+        ("002-1", "003 baseline"),
         "Defard et al. 2020, eq. 1 and 2",
         "largest Mahalanobis distance of the features from the healthy ones at their place, no unit",
         PadimSettings,
         _build,
+        explains="distance to healthy features at the same place",
     ),
 )

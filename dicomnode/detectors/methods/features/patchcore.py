@@ -157,10 +157,11 @@ METHODS = (
         "patchcore",
         Family.FEATURES,
         Regime.SEMI_SUPERVISED,
-        ("002-1", "003 baseline", "BMAD PatchCore"),
+        ("002-1", "003 baseline"),
         "Roth et al., CVPR 2022, eq. 6 and 7, algorithm 1",
         "distance of the most suspect patch to the nearest healthy patch, weighed, no unit",
         PatchcoreSettings,
         _build,
+        explains="distance to nearest healthy features",
     ),
 )

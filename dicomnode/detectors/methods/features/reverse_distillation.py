@@ -43,7 +43,7 @@ class ReverseNetwork(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(c, c, 1) for c in channels[::-1])
 
     def forward(self, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        with torch.no_grad():
+        with torch.set_grad_enabled(planes.requires_grad):
             teacher = self.backbone(planes)
         deepest = teacher[-1].shape[-2:]
         parts = [gather(F.adaptive_avg_pool2d(s, deepest)) for gather, s in zip(self.gather, teacher, strict=True)]
@@ -100,10 +100,11 @@ METHODS = (
         "reverse-distillation",
         Family.FEATURES,
         Regime.SEMI_SUPERVISED,
-        ("002-39", "BMAD RD4AD"),
+        ("002-39",),
         "Deng & Li, CVPR 2022, eq. 1 to 3",
         "largest sum over the stages of 1 - cosine between the teacher's and the student's features, 0 to 2 per stage",
         ReverseSettings,
         _build,
+        explains="difference of teacher and student features",
     ),
 )

@@ -94,6 +94,15 @@ def _perceptron(settings: HeadSettings) -> Any:  # noqa: ARG001 - one signature 
     return MLPClassifier((32,), alpha=0.01, solver="lbfgs", max_iter=2000, random_state=SEED)
 
 
+def _sparse(settings: HeadSettings) -> Any:  # noqa: ARG001 - one signature for all heads
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = MiniBatchDictionaryLearning(24, alpha=0.5, transform_algorithm="lasso_lars", random_state=SEED)
+    return make_pipeline(words, LogisticRegression(max_iter=2000))
+
+
 def _vote(settings: HeadSettings) -> Any:
     from sklearn.ensemble import VotingClassifier
 
@@ -116,6 +125,7 @@ HEADS: Mapping[str, Callable[[HeadSettings], Any]] = MappingProxyType(
         "bagging": _bagging,
         "decision-tree": _tree,
         "perceptron": _perceptron,
+        "sparse-coding": _sparse,
         "voting": _vote,
     }
 )
@@ -211,6 +221,7 @@ def _entry(kind: str, rows: tuple[str, ...], what: str) -> MethodEntry:
         "signed distance from the border of the classes" if kind == "svm" else "log odds of abnormal, not calibrated",
         HeadSettings,
         build,
+        explains="deviation of local features (not the score)",
     )
 
 
@@ -222,5 +233,6 @@ METHODS = (
     _entry("bagging", ("004-4",), "bagged trees"),
     _entry("decision-tree", ("004-4", "002-32"), "decision tree that prints its rules"),
     _entry("perceptron", ("000-4", "004-1"), "multi-layer perceptron"),
+    _entry("sparse-coding", ("004-9",), "dictionary learning, sparse codes, logistic regression"),
     _entry("voting", ("004-11", "001-L1", "001-L5"), "soft vote of SVM, forest and perceptron"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dicomnode.config import Condition
+from dicomnode.config.rules import Condition
 from dicomnode.dicom.summary import Value
 
 
