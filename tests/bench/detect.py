@@ -205,9 +205,9 @@ def section(rates: Sequence[Rate], bound: Bound, about: str) -> str:
         for rate in rates
     ]
     limits = (
-        f"Bound: {bound.flops / 1e9:.0f} GFLOP/s, {bound.bandwidth / 1e9:.1f} GB/s ({bound.source}). Bytes are those of "
-        "planes in and maps out of every method and fold; what convolutions move inside is not in them. Times are wall "
-        "clock, one process; instances/s and studies/min are decoding and detection of one study after the other, "
+        f"Bound: {bound.flops / 1e9:.0f} GFLOP/s, {bound.bandwidth / 1e9:.1f} GB/s ({bound.source}). Bytes are those "
+        "of planes in and maps out of every method and fold; what convolutions move inside is not in them. Times are "
+        "wall clock, one process; instances/s and studies/min are decoding and detection of one study after the other, "
         "without reports and delivery."
     )
     written = f"Written by `make bench-detect`. {about}"

@@ -110,9 +110,9 @@ def test_the_detection_section_is_replaced_and_kept_and_states_the_bound() -> No
     rate = Rate("m", "cpu", "float32, batch 16", 20, 2.0, 10.0, 5.0, 400.0, 500.0, 380.0, 4, 1e9, 1e6)
     text = section([rate], Bound(100e9, 10e9, "measured"), "A machine.")
     assert "200.0 %" in text
-    first = with_section("# Benchmarks\n\n## Machine\n\nx\n", TITLE, "## Detection\n\nold")
+    first = with_section("# Benchmarks\n\n## Machine\n\nx\n", TITLE, "## Detection\n\noutdated")
     both = with_section(first + "\n## Database\n\ny\n", TITLE, text)
-    assert "old" not in both
+    assert "outdated" not in both
     assert both.index("## Machine") < both.index(f"## {TITLE}") < both.index("## Database")
     assert kept_section(both, TITLE) == text.strip()
     assert kept_section("# Benchmarks\n", TITLE) == ""

@@ -183,7 +183,9 @@ RECIPE = replace(
     model="cxr-aligned",
     preparation="radiograph",
     size=48,
-    networks=(NetworkRecipe({"kind": "dae", "size": 48, "width": 4, "bright_only": True, "smooth": 3}, 60),),
+    networks=(
+        NetworkRecipe({"kind": "dae", "size": 48, "width": 4, "bright_only": True, "smooth": 3, "batch": 16}, 300),
+    ),
     folds=2,
     mixed=None,
     registration="rigid",

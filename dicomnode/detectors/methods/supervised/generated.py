@@ -57,7 +57,7 @@ class PlaneMaker:
 
     def _critic(self, drawn: Drawn) -> Tensor:
         fake = self._images(drawn).detach()
-        return critic_loss(lambda x: self.network["critic"](x), drawn.healthy, fake, PENALTY, drawn.noise)
+        return critic_loss(self.network["critic"], drawn.healthy, fake, PENALTY, drawn.noise)
 
     def _fooled(self, drawn: Drawn) -> Tensor:
         answer: Tensor = -self.network["critic"](self._images(drawn)).mean()
