@@ -21,7 +21,6 @@ WORKING_SIZE = 256
 HU_WINDOW = 80.0
 LEAST_BRAIN = 0.004
 """Share of the plane below which what bone surrounds is no brain."""
-BONE = 0.92
 RADIOGRAPH_PERCENTILES = (1.0, 99.0)
 RADIOGRAPH_SIDE = 256
 """The training pictures' side: larger ones are averaged down by a whole factor, the shorter side never below it."""
@@ -148,27 +147,6 @@ def prepare_head_ct(pixels: Array, size: int) -> Prepared | Rejected:
     return replace(prepared, organ_share=float(brain.sum()) / float(head.sum()))
 
 
-def _first_head_ct(pixels: Array, size: int) -> Prepared | Rejected:
-    """Head CT: clip(HU, 0, 80)/80, cut to the skull's inside, brain median at 0.5, gain 1.5, 0..1.
-
-    ``pixels``: shape (rows, columns), HU. Values outside the window carry no information here, so pictures that
-    were windowed to 0..80 HU and scanner data give the same input.
-    """
-    flat = _unreadable(pixels)
-    if flat:
-        return Rejected(flat)
-    windowed = np.clip(pixels / HU_WINDOW, 0.0, 1.0).astype(np.float32)
-    work, scale = _working_copy(windowed)
-    head = _head(work > 0.05)
-    brain = _inside_skull(work, head)
-    if brain.sum() < 0.02 * work.size:
-        return Rejected("no brain surrounded by skull on this plane")
-    median = float(np.median(work[brain]))
-    contrast = np.clip(0.5 + 1.5 * (windowed - median), 0.0, 1.0).astype(np.float32)
-    prepared = _on_grid(contrast, brain, scale, size, rim=0.02, margin=0.04, blank_outside=True)
-    return replace(prepared, organ_share=float(brain.sum()) / float(head.sum()))
-
-
 def prepare_brain_flair(pixels: Array, size: int) -> Prepared | Rejected:
     """Brain FLAIR: cut to the head, median of its inner part at 0.4, 0..1; the scalp does not count.
 
@@ -265,15 +243,6 @@ def _head(foreground: Mask) -> Mask:
     return ndimage.binary_fill_holes(largest(opened))  # type: ignore[no-any-return]
 
 
-def _inside_skull(work: Array, head: Mask) -> Mask:
-    """What closed bone surrounds on this plane (the brain with its bleedings), without the bone."""
-    bone = (work >= BONE) & head
-    closed = ndimage.binary_closing(np.pad(bone, 8), iterations=4)[8:-8, 8:-8]
-    inside = ndimage.binary_fill_holes(closed) & ~bone & (work > 0.1)
-    core = largest(ndimage.binary_opening(inside, iterations=2))
-    return ndimage.binary_fill_holes(core)  # type: ignore[no-any-return]
-
-
 def _eroded(mask: Mask, share: float) -> Mask:
     """``mask`` without the rim of width ``share`` * sqrt(area)."""
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -300,7 +269,6 @@ def _on_grid(
 PREPARATIONS: dict[str, Preparation] = {
     "radiograph": prepare_radiograph,
     "chest-lungs": prepare_chest_lungs,
-    "head-ct": _first_head_ct,
     "head-ct-2": prepare_head_ct,
     "brain-flair": prepare_brain_flair,
 }

@@ -21,7 +21,7 @@ LABELS_FILE = "labels.csv"
 BOXES_FILE = "boxes.csv"
 _OFFLINE = InstanceReference("2.25.1", "2.25.1", "1.2.840.10008.5.1.4.1.1.7", "2.25.1")
 _ABOUT = ("sex", "age", "view", "site")
-_UNITS = {"head-ct": 80.0 / 255.0, "head-ct-2": 80.0 / 255.0, "ct-head": 80.0 / 255.0}
+_UNITS = {"head-ct-2": 80.0 / 255.0, "ct-head": 80.0 / 255.0}
 
 Box = tuple[float, float, float, float]
 
