@@ -16,8 +16,10 @@ from dicomnode.detectors.acquisition_gate import gated
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, ManyAtOnce, ModelIdentity, Outcome, Volume
 from dicomnode.errors import Permanent
 from dicomnode.report import DerivedObject, ReportContext, iter_results
+from dicomnode.report.legend import REGION_HEAT
 from dicomnode.report.selfcheck import Evidence, checked
 
+COLOURED_FROM = 0.7
 ANALYSED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
 VOLUME_GATE, DETECTOR_GATE = "volume", "detector"
 """What may refuse a Series that a route took: its images do not make a Volume, or the detector declines the Volume;
@@ -127,5 +129,14 @@ def report_context(config: Config, case: Case, origin: Origin, analysed_at: date
         replaces_earlier=case.replaces_earlier,
         incomplete=case.series.incomplete,
         accelerator=origin.accelerator,
+        display_threshold=coloured_from(origin.parameters),
         taken_series_numbers=case.series_numbers,
     )
+
+
+def coloured_from(parameters: Mapping[str, str]) -> float:
+    """Heat from which overlays are coloured: 0.7, or where the model's outlines begin when that is lower."""
+    try:
+        return min(COLOURED_FROM, max(0.0, float(parameters[REGION_HEAT])))
+    except (KeyError, ValueError):
+        return COLOURED_FROM

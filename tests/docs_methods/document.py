@@ -95,3 +95,9 @@ def with_part(document: str, name: str, content: str) -> str:
 def marks(name: str) -> tuple[str, str]:
     """The marks around a written part."""
     return f"<!-- {name} -->", f"<!-- end of {name} -->"
+
+
+def lowered(results: str) -> str:
+    """``results.md`` of ``dicomnode compare`` without its title, its headings two levels down."""
+    _, _, body = results.strip().partition("\n")
+    return "\n".join(f"##{line}" if line.startswith("## ") else line for line in body.strip().splitlines())

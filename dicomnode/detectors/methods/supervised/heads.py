@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -155,12 +156,15 @@ class Head:
         self._learn(handcrafted(shrunk(taught, self.settings.size)), taught.labels)
 
     def _learn(self, rows: Array, labels: Labels) -> None:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         self._rows, self._labels = rows.astype(np.float32), labels.astype(np.int8)
         scaler = "passthrough" if self.kind in UNSCALED else StandardScaler()
-        self._classifier = make_pipeline(scaler, HEADS[self.kind](self.settings)).fit(rows, labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the last state of a head that is still moving will do
+            self._classifier = make_pipeline(scaler, HEADS[self.kind](self.settings)).fit(rows, labels)
 
     def judge(self, planes: Planes) -> Judgement:
         if self._places is None:
