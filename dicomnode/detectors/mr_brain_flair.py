@@ -21,7 +21,9 @@ class BrainFlair:
     name: str = "mr-brain-flair"
     version: str = "1.0.0"
     default_model: str = "mr-brain-flair-healthy"
-    description: str = "deviation from lesion-free FLAIR slices of the brain (AE-U and DAE; map also by a U-Net on synthetic lesions)"
+    description: str = (
+        "deviation from lesion-free FLAIR slices of the brain (AE-U and DAE; map also by a U-Net on synthetic lesions)"
+    )
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
         """MR of brain or head that is a FLAIR: by its names, else by Inversion Time and Echo Time (ms)."""

@@ -121,10 +121,12 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path: Path) -> None:
         node.wait_outcomes(1, 120)
         time.sleep(5)
         result = series_of(node, study)["results"][0]
-        assert result["objects"]["pacs"] == {"waiting": 2}
+        assert set(result["objects"]["pacs"]) == {"waiting"}
+        made = result["objects"]["pacs"]["waiting"]
+        assert made >= 2
         with demo_pacs(tmp_path / "pacs", port) as pacs:
             delivered = wait_result(node, study, limit_s=180)
-            assert delivered["objects"]["pacs"] == {"delivered": 2}
-            assert len(set(pacs.received)) == 2
+            assert delivered["objects"]["pacs"] == {"delivered": made}
+            assert len(set(pacs.received)) == made
     finally:
         node.close()

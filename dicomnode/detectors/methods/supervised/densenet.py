@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dicomnode.detectors.methods.classical.windows import shrunk
 from dicomnode.detectors.methods.contract import Family, Material, Method, MethodEntry, Regime, Run, Settings, apart
 from dicomnode.detectors.methods.drawing import Draw, Drawn
 from dicomnode.detectors.methods.fitting import Player, parameters
 from dicomnode.detectors.methods.supervised.generated import PlaneMaker, likeness
-from dicomnode.detectors.methods.supervised.lesion_unet import shrunk_to
 from dicomnode.detectors.methods.supervised.lesions import BlobRule
 from dicomnode.detectors.methods.supervised.teaching import draw_examples
 from dicomnode.detectors.methods.torch_method import TorchMethod
@@ -77,7 +77,7 @@ class DenseNet(TorchMethod[DenseNetSettings]):
             return material
         maker = PlaneMaker(self.settings.size)
         maker.fit(material.abnormal, replace(run, checkpoint=None, steps=None), self.settings.generator_steps)
-        real = shrunk_to(material.abnormal, self.settings.size)
+        real = shrunk(material.abnormal, self.settings.size)
         made = maker.make(len(real), run.seed)
         self.likeness = likeness(real, apart(made, real.masks))
         both = apart(np.concatenate([real.images, made]), np.concatenate([real.masks, real.masks]))

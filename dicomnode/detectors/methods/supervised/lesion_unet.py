@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.contract import Array
+from dicomnode.detectors.methods.classical.windows import shrunk
 from dicomnode.detectors.methods.contract import (
     Augmentation,
     Family,
@@ -24,7 +25,7 @@ from dicomnode.detectors.methods.contract import (
     Run,
     Settings,
 )
-from dicomnode.detectors.methods.drawing import Draw, Drawn, at_size, augment
+from dicomnode.detectors.methods.drawing import Draw, Drawn, augment
 from dicomnode.detectors.methods.fitting import Player, parameters
 from dicomnode.detectors.methods.supervised.blobs import Blobs
 from dicomnode.detectors.methods.supervised.flair_lesions import FlairLesions
@@ -92,7 +93,7 @@ class LesionUNet(TorchMethod[LesionUNetSettings]):
         return UNet(self.settings.width)
 
     def draw(self, material: Material, run: Run) -> Draw:
-        maker = lesion_maker(self.settings.lesions, shrunk_to(material.healthy, self.settings.size))
+        maker = lesion_maker(self.settings.lesions, shrunk(material.healthy, self.settings.size))
         limits = Augmentation(run.augmentation.mirror, run.augmentation.rotate, zoom=0.1, gain=0.0)
 
         def draw(noise: torch.Generator) -> Drawn:
@@ -125,15 +126,6 @@ def lesion_maker(kind: str, planes: Planes) -> Lesions:
     if kind == "haemorrhage":
         return Haemorrhages(planes)
     return FlairLesions(planes) if kind == "flair" else Blobs(planes)
-
-
-def shrunk_to(planes: Planes, size: int) -> Planes:
-    """``planes`` on a grid of ``size`` pixels."""
-    if planes.size == size:
-        return planes
-    images = at_size(torch.from_numpy(np.ascontiguousarray(planes.images))[:, None], size)[:, 0].numpy()
-    organs = at_size(torch.from_numpy(np.ascontiguousarray(planes.masks)).float()[:, None], size)[:, 0].numpy() > 0.5
-    return Planes(images, organs, planes.stacks, planes.labels)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
