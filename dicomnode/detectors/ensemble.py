@@ -64,9 +64,14 @@ class FoldEnsemble:
 def planes_of(prepared: Sequence[Prepared], *, stacked: bool) -> Planes:
     """Prepared planes as one batch. ``stacked``: they are neighbours, in anatomical order."""
     n = len(prepared)
-    stacks = (tuple(range(n)),) if stacked else tuple((i,) for i in range(n))
+    return batch_of(prepared, (tuple(range(n)),) if stacked else tuple((i,) for i in range(n)))
+
+
+def batch_of(prepared: Sequence[Prepared], stacks: tuple[tuple[int, ...], ...]) -> Planes:
+    """Prepared planes as one batch with these ``stacks`` (see Planes)."""
+    images = np.stack([plane.image for plane in prepared])
     masks = np.stack([plane.mask for plane in prepared])
-    return Planes(stack_images(prepared), masks, stacks, shares=shares_of(prepared))
+    return Planes(images, masks, stacks, shares=shares_of(prepared))
 
 
 def shares_of(prepared: Sequence[Prepared]) -> Array:
@@ -86,12 +91,6 @@ def joined(batches: Sequence[Planes]) -> Planes:
     shares = [batch.shares for batch in batches if batch.shares is not None]
     known = np.concatenate(shares) if len(shares) == len(batches) else None
     return Planes(images, np.concatenate([batch.masks for batch in batches]), stacks, shares=known)
-
-
-def stack_images(prepared: Sequence[Prepared]) -> Array:
-    """The images of prepared planes, shape (n, size, size)."""
-    images: Array = np.stack([plane.image for plane in prepared])
-    return images
 
 
 def pack_weights(folds: Sequence[Methods], extra: Tensors | None = None) -> bytes:

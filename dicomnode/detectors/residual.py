@@ -102,7 +102,8 @@ class ResidualDetector:
         self.model = ModelIdentity(card.name, card.version, card.sha256, card.licence)
         self.accelerator = accelerator
         self.calibration = read_calibration(model.read_calibration())
-        self.ensemble = FoldEnsemble(unpack_weights(model.read_weights(), card.architecture), accelerator)
+        weights = model.read_weights()
+        self.ensemble = FoldEnsemble(unpack_weights(weights, card.architecture), accelerator)
         self.size = int(card.preprocessing["size"])
         self._prefix = name
         self._validation = validation_parameters(card.metrics)
@@ -112,7 +113,7 @@ class ResidualDetector:
         self._axial = bool(card.preprocessing.get("axial", False))
         clahe = bool(card.preprocessing.get("clahe", False))
         self._prepare: Preparation = preparation_of(str(card.preprocessing["preparation"]), clahe=clahe)
-        self.registration = registration_of(card.preprocessing, model.read_weights())
+        self.registration = registration_of(card.preprocessing, weights)
         if len(self.ensemble.folds) != len(self.calibration.healthy_series):
             raise ConfigError(f"{card.name}: weights and calibration have different numbers of folds")
 
@@ -129,10 +130,6 @@ class ResidualDetector:
             return prepared
         return self.registration.align(prepared)
 
-    def batch(self, planes: Sequence[Prepared], *, stacked: bool = True) -> Planes:
-        """Prepared planes as the ensemble takes them."""
-        return planes_of(planes, stacked=stacked)
-
     def detect(self, volume: Volume) -> DetectionResult:
         """Analyse one Volume; NOT_ANALYSED with a reason when no plane can be used. Deterministic on the CPU."""
         return self.detect_many((volume,))[0]
@@ -143,7 +140,7 @@ class ResidualDetector:
         usable = [look for look in looks if look.usable]
         if not usable:
             return [look.refusal() for look in looks]
-        batches = [self.batch(look.planes, stacked=look.volume.slice_spacing is not None) for look in usable]
+        batches = [planes_of(look.planes, stacked=look.volume.slice_spacing is not None) for look in usable]
         scored = score_planes(self.ensemble, self.calibration, joined(batches))
         answers, start = {}, 0
         for look, batch in zip(usable, batches, strict=True):

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dicomnode.detectors.contract import Array, LoadedDetector, Plane, Volume
-from dicomnode.detectors.ensemble import shares_of, stack_images
-from dicomnode.detectors.methods.contract import Planes
+from dicomnode.detectors.ensemble import batch_of, shares_of
 from dicomnode.detectors.preprocess import Prepared, Rejected
 from dicomnode.detectors.residual import ResidualDetector, score_planes
 from dicomnode.dicom.references import SeriesReference
@@ -105,9 +104,7 @@ def _by_residual(
     raws: Array = np.zeros((len(detector.ensemble.folds), 0), np.float32)
     maps: Array = np.zeros((0, detector.size, detector.size), np.float32)
     if flat:
-        masks = np.stack([item.mask for item in flat])
-        batch = Planes(stack_images(flat), masks, stacks, shares=shares_of(flat))
-        scored = score_planes(detector.ensemble, detector.calibration, batch)
+        scored = score_planes(detector.ensemble, detector.calibration, batch_of(flat, stacks))
         raws, maps = scored.plane_raws, scored.combined
     for index, series in enumerate(members):
         part = slice(int(starts[index]), int(starts[index + 1]))

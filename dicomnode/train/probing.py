@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dicomnode.detectors.contract import Array, Mask
-from dicomnode.detectors.ensemble import shares_of, stack_images
+from dicomnode.detectors.ensemble import batch_of
 from dicomnode.detectors.methods.contract import Planes
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.detectors.residual import ResidualDetector, score_planes
@@ -108,12 +108,7 @@ def _probe(found: Sequence[tuple[Picture, Prepared, Mask]]) -> Probe:
         [one for _, one, _ in found],
         [one for _, _, one in found],
     )
-    planes = Planes(
-        stack_images(prepared),
-        np.stack([plane.mask for plane in prepared]),
-        stacks_of(pictures),
-        shares=shares_of(prepared),
-    )
+    planes = batch_of(prepared, stacks_of(pictures))
     positions = [picture.position for picture in pictures]
     placed = [position for position in positions if position is not None]
     strata = deciles(np.array(placed)) if len(placed) == len(positions) else np.zeros(len(positions), dtype=np.intp)

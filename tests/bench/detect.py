@@ -23,6 +23,7 @@ from dicomnode.detect.volume import LoadedVolume, SourceFile, load_volume
 from dicomnode.detect.warm import WarmDetectors
 from dicomnode.detectors.contract import LoadedDetector
 from dicomnode.detectors.discovery import discover
+from dicomnode.detectors.ensemble import planes_of
 from dicomnode.detectors.preprocess import Prepared
 from dicomnode.detectors.residual import ResidualDetector
 from dicomnode.dicom.references import InstanceReference, SeriesReference
@@ -122,7 +123,7 @@ def _stages(detector: LoadedDetector, loaded: LoadedVolume, repeats: int) -> tup
         return 0.0, 0.0, 0.0, 0.0, ""
     planes = [plane for plane in (detector.prepare(one) for one in loaded.volume.planes) if isinstance(plane, Prepared)]
     prepare = timed(lambda: [detector.prepare(one) for one in loaded.volume.planes], max(2, repeats // 4))[1]
-    batch = detector.batch(planes)
+    batch = planes_of(planes, stacked=True)
     network = timed(lambda: detector.ensemble.judge(batch), max(2, repeats // 4))[1]
     with FlopCounterMode(display=False) as counter:
         detector.ensemble.judge(batch)

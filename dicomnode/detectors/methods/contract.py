@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -199,9 +199,9 @@ class MethodEntry:
     """One row of the catalogue. ``rows``: the rows of the papers' tables it does ("003", "002-37", …).
 
     ``source``: paper and equation. ``score``: what the score is, with its unit, for reports. ``build``: makes the
-    unfitted method from its settings. ``stacked``: whether it needs neighbouring planes (then a projection cannot be
-    judged). ``opt_in``: too slow to be run unasked. ``explains``: what its map is, in a few words for reports; empty
-    for what is usual in the family.
+    unfitted method from an instance of ``settings``. ``stacked``: whether it needs neighbouring planes (then a
+    projection cannot be judged). ``opt_in``: too slow to be run unasked. ``explains``: what its map is, in a
+    few words for reports; empty for what is usual in the family.
     """
 
     name: str
@@ -211,7 +211,7 @@ class MethodEntry:
     source: str
     score: str
     settings: type[Settings]
-    build: Callable[[Settings], Method]
+    build: Callable[[Any], Method]
     stacked: bool = False
     opt_in: bool = False
     explains: str = ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dicomnode.detectors.methods.adversarial.critics import FeatureCritic, judged_fake, judged_real
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel, answered
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 
@@ -89,10 +89,6 @@ class Alad(Duel[CodedSettings]):
 CRITICS = ("joint", "planes", "codes")
 
 
-def _build(settings: Settings) -> Method:
-    return Alad(CodedSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "alad",
@@ -102,6 +98,6 @@ METHODS = (
         "Zenati et al., ALAD, ICDM 2018, eq. 2 and algorithm 1",
         "sum of |f(x, x) - f(x, x̂)|, features of the critic of pairs of planes",
         CodedSettings,
-        _build,
+        Alad,
     ),
 )

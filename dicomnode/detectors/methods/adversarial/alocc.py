@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dicomnode.detectors.methods.adversarial.critics import FeatureCritic, judged_fake, judged_real
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel, answered
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 
@@ -73,10 +73,6 @@ class Alocc(Duel[AloccSettings]):
         return answered(self.settings, (-logits).sigmoid(), (images - refined).abs(), masks)
 
 
-def _build(settings: Settings) -> Method:
-    return Alocc(AloccSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "alocc",
@@ -86,6 +82,6 @@ METHODS = (
         "Sabokrou et al., ALOCC, CVPR 2018, eq. 3-7",
         "1 - D(R(x)), how sure the detector is that the refined plane is not healthy, 0..1",
         AloccSettings,
-        _build,
+        Alocc,
     ),
 )

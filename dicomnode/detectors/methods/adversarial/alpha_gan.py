@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dicomnode.detectors.methods.adversarial.critics import FeatureCritic, judged_fake, judged_real
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 from dicomnode.detectors.methods.torch_method import masked_mean
@@ -81,10 +81,6 @@ class AlphaGan(Duel[AlphaGanSettings]):
         return masked_mean(residual, masks), residual * masks
 
 
-def _build(settings: Settings) -> Method:
-    return AlphaGan(AlphaGanSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "alpha-gan",
@@ -94,6 +90,6 @@ METHODS = (
         "Rosca et al., α-GAN, 2017, algorithm 1; Nakao et al., Journal of Digital Imaging 34, 2021",
         "mean of |x - x̂|, in parts of the grey range",
         AlphaGanSettings,
-        _build,
+        AlphaGan,
     ),
 )

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dicomnode.detectors.methods.adversarial.translation import Translation, TranslationSettings
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 
 EPSILON = 0.01
 """ε of the focus loss."""
@@ -81,10 +81,6 @@ def reconstruction(images: Tensor, healthy: Tensor, mask: Tensor) -> Tensor:
     return mask * images + (1 - mask) * healthy
 
 
-def _build(settings: Settings) -> Method:
-    return AnomalyPro(AnomalyProSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "anomalypro",
@@ -94,7 +90,7 @@ METHODS = (
         "Kumar et al., MedAI AnomalyPro, eq. 1-5; Siddiquee et al., HealthyGAN, SASHIMI 2022",
         "mean of |x - T(x)| / 2, in parts of the grey range",
         AnomalyProSettings,
-        _build,
+        AnomalyPro,
         explains="difference map (plane minus its translation to healthy)",
     ),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dicomnode.detectors.methods.adversarial.critics import FeatureCritic, judged_fake, judged_real
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 from dicomnode.detectors.methods.torch_method import masked_mean
@@ -78,10 +78,6 @@ class AnoVaeGan(Duel[AnoVaeGanSettings]):
         return masked_mean(residual, masks), residual
 
 
-def _build(settings: Settings) -> Method:
-    return AnoVaeGan(AnoVaeGanSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "anovaegan",
@@ -91,6 +87,6 @@ METHODS = (
         "Baur et al., AnoVAEGAN, BrainLes 2018",
         "mean of |x - x̂|, in parts of the grey range",
         AnoVaeGanSettings,
-        _build,
+        AnoVaeGan,
     ),
 )

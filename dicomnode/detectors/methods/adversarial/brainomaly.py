@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dicomnode.detectors.methods.adversarial.translation import Translation, TranslationSettings
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 
 
 class BrainomalySettings(TranslationSettings):
@@ -42,14 +42,6 @@ class BrainomalyClamped(Brainomaly):
         return (images + answer.tanh()).clamp(-1.0, 1.0)
 
 
-def _build(settings: Settings) -> Method:
-    return Brainomaly(BrainomalySettings.model_validate(settings.model_dump()))
-
-
-def _build_clamped(settings: Settings) -> Method:
-    return BrainomalyClamped(BrainomalySettings.model_validate(settings.model_dump()))
-
-
 SOURCE = "Siddiquee et al., Brainomaly, WACV 2024"
 SCORE = "mean of |x - x'| / 2, in parts of the grey range"
 METHODS = (
@@ -61,7 +53,7 @@ METHODS = (
         SOURCE,
         SCORE,
         BrainomalySettings,
-        _build,
+        Brainomaly,
         explains="difference map (plane minus its translation to healthy)",
     ),
     MethodEntry(
@@ -72,7 +64,7 @@ METHODS = (
         SOURCE + ", with a clamped residual in place of tanh(x + G(x))",
         SCORE,
         BrainomalySettings,
-        _build_clamped,
+        BrainomalyClamped,
         explains="difference map (plane minus its translation to healthy)",
     ),
 )

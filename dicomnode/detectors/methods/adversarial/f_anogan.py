@@ -15,7 +15,7 @@ from dicomnode.detectors.methods.adversarial.critics import FeatureCritic
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel, answered
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
 from dicomnode.detectors.methods.adversarial.wasserstein import critic_loss
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 from dicomnode.detectors.methods.torch_method import masked_mean
@@ -92,10 +92,6 @@ class FAnogan(Duel[FAnoganSettings]):
         return answered(self.settings, own, (images - rebuilt).abs(), masks)
 
 
-def _build(settings: Settings) -> Method:
-    return FAnogan(FAnoganSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "f-anogan",
@@ -105,6 +101,6 @@ METHODS = (
         "Schlegl et al., f-AnoGAN, Medical Image Analysis 54, 2019, eq. 4-6",
         "mean (x - x̂)² + κ mean (f(x) - f(x̂))², residuals of the plane and of the critic's features",
         FAnoganSettings,
-        _build,
+        FAnogan,
     ),
 )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dicomnode.detectors.methods.adversarial.critics import FeatureCritic, judged_fake, judged_real
 from dicomnode.detectors.methods.adversarial.duel import CodedSettings, Duel, answered
 from dicomnode.detectors.methods.adversarial.generators import CodeToPlane, PlaneToCode
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player
 
@@ -74,10 +74,6 @@ class Ganomaly(Duel[GanomalySettings]):
         return answered(self.settings, (code - again).abs().mean(1), (images - fake).abs(), masks)
 
 
-def _build(settings: Settings) -> Method:
-    return Ganomaly(GanomalySettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "ganomaly",
@@ -87,6 +83,6 @@ METHODS = (
         "Akcay et al., GANomaly, ACCV 2018, eq. 1-5",
         "mean of |z - ẑ|, distance of the code of a plane and of its reconstruction",
         GanomalySettings,
-        _build,
+        Ganomaly,
     ),
 )

@@ -16,7 +16,6 @@ from dicomnode.detectors.methods.contract import (
     Family,
     Judgement,
     Material,
-    Method,
     MethodEntry,
     Planes,
     Regime,
@@ -161,10 +160,6 @@ def _block(layer: nn.Module, width: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.GroupNorm(1, width), nn.LeakyReLU(0.2))
 
 
-def _build(settings: Settings) -> Method:
-    return Madgan(MadganSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "madgan",
@@ -174,7 +169,7 @@ METHODS = (
         "Han et al., MADGAN, BMC Bioinformatics 22, 2021",
         "mean of (x - x̂)², x̂ as expected from neighbouring planes, in squared parts of the grey range",
         MadganSettings,
-        _build,
+        Madgan,
         stacked=True,
         explains="residual map (plane minus what its neighbours foretell)",
     ),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.convolutions import CodedAutoEncoder
 from dicomnode.detectors.methods.autoencoders.structural import ssim_map
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings
 
@@ -68,11 +68,8 @@ class Ae(ResidualMethod[AeSettings]):
 def _entry(
     name: str, settings: type[AeSettings], rows: tuple[str, ...], source: str, score: str, explains: str = ""
 ) -> MethodEntry:
-    def build(chosen: Settings) -> Method:
-        return Ae(settings.model_validate(chosen.model_dump()))
-
     regime = Regime.SEMI_SUPERVISED
-    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, build, explains=explains)
+    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, Ae, explains=explains)
 
 
 METHODS = (

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.neighbours import JUDGE_RUNS, NeighbourMethod, Stacks, runs_over
-from dicomnode.detectors.methods.contract import Family, Material, Method, MethodEntry, Regime, Run, Settings
+from dicomnode.detectors.methods.contract import Family, Material, MethodEntry, Regime, Run
 from dicomnode.detectors.methods.drawing import Draw, Drawn, draw_from, plane_pool
 from dicomnode.detectors.methods.residual import ResidualSettings
 
@@ -97,10 +97,6 @@ def _up(inputs: int, outputs: int, across: bool) -> nn.Sequential:
     )
 
 
-def _build(settings: Settings) -> Method:
-    return Ae3d(Ae3dSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "ae-3d",
@@ -110,7 +106,7 @@ METHODS = (
         "Sato et al., SPIE Medical Imaging 2018 (3-D convolutional AE of emergency head CT)",
         "mean of (x - x̂)² of the plane within its runs, in squared parts of the grey range",
         Ae3dSettings,
-        _build,
+        Ae3d,
         stacked=True,
     ),
 )

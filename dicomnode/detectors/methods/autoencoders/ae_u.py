@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.convolutions import CodedAutoEncoder
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player, parameters
 from dicomnode.detectors.methods.torch_method import TorchMethod, masked_mean
@@ -56,10 +56,6 @@ class AeU(TorchMethod[AeUSettings]):
         return masked_mean(residual, masks), residual
 
 
-def _build(settings: Settings) -> Method:
-    return AeU(AeUSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "ae-u",
@@ -69,6 +65,6 @@ METHODS = (
         "Mao et al., MICCAI 2020, eq. 3",
         "mean of exp(-s)(x - x̂)², squared residual in units of its expected variance",
         AeUSettings,
-        _build,
+        AeU,
     ),
 )

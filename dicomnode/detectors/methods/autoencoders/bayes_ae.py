@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.methods.autoencoders.convolutions import CodedAutoEncoder
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings
 
@@ -80,10 +80,6 @@ class BayesAe(ResidualMethod[BayesAeSettings]):
         return residual if self.settings.score == "residual" else residual + variance
 
 
-def _build(settings: Settings) -> Method:
-    return BayesAe(BayesAeSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "bayes-ae",
@@ -93,6 +89,6 @@ METHODS = (
         "Pawlowski et al. 2018; dropout as a Bayesian approximation: Gal & Ghahramani 2016",
         "mean of (x - x̂)² over pixels and dropout masks, in squared parts of the grey range",
         BayesAeSettings,
-        _build,
+        BayesAe,
     ),
 )

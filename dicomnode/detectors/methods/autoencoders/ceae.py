@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.convolutions import CodedAutoEncoder
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings
 
@@ -52,10 +52,6 @@ def holes(images: Tensor, patches: int, largest: float, noise: torch.Generator) 
     return (~cut).to(images)
 
 
-def _build(settings: Settings) -> Method:
-    return CeAe(CeAeSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "ceae",
@@ -65,6 +61,6 @@ METHODS = (
         "Pathak et al., CVPR 2016 (context encoders); Zimmerer et al. 2018; Cai et al. 2025 (CeAE)",
         "mean of (x - x̂)², in squared parts of the grey range",
         CeAeSettings,
-        _build,
+        CeAe,
     ),
 )

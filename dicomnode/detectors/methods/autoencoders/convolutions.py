@@ -58,3 +58,8 @@ class CodedAutoEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """The same side: convolution 3 x 3, batch normalisation, SiLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU())

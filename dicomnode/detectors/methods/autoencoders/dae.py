@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.autoencoders.convolutions import block
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.fitting import Player, parameters
 from dicomnode.detectors.methods.torch_method import TorchMethod, masked_mean
@@ -41,11 +42,11 @@ class DenoisingUNet(nn.Module):
         if size % 8:
             raise ValueError("the size is a multiple of 8")
         w = width
-        self.enter = nn.Sequential(_block(4, w), _block(w, w))
-        self.middle = nn.Sequential(_block(w, 2 * w), _block(2 * w, 2 * w))
-        self.deep = nn.Sequential(_block(2 * w, 3 * w), _block(3 * w, 3 * w))
-        self.rise = _block(5 * w, 2 * w)
-        self.leave = nn.Sequential(_block(3 * w, w), nn.Conv2d(w, 4, 3, padding=1))
+        self.enter = nn.Sequential(block(4, w), block(w, w))
+        self.middle = nn.Sequential(block(w, 2 * w), block(2 * w, 2 * w))
+        self.deep = nn.Sequential(block(2 * w, 3 * w), block(3 * w, 3 * w))
+        self.rise = block(5 * w, 2 * w)
+        self.leave = nn.Sequential(block(3 * w, w), nn.Conv2d(w, 4, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
         top = self.enter(F.pixel_unshuffle(images, 2))
@@ -90,14 +91,6 @@ def coarse_noise(images: Tensor, noise: torch.Generator) -> Tensor:
     return torch.roll(large, shifts=shift, dims=(2, 3))
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU())
-
-
-def _build(settings: Settings) -> Method:
-    return Dae(DaeSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "dae",
@@ -107,6 +100,6 @@ METHODS = (
         "Kascenas et al., MIDL 2022",
         "mean of |x - x̂| after smoothing, in parts of the grey range",
         DaeSettings,
-        _build,
+        Dae,
     ),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.methods.autoencoders.convolutions import down, up
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings
 
@@ -71,10 +71,6 @@ class MemAe(ResidualMethod[MemAeSettings]):
         return squared
 
 
-def _build(settings: Settings) -> Method:
-    return MemAe(MemAeSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "memae",
@@ -84,6 +80,6 @@ METHODS = (
         "Gong et al., ICCV 2019, eq. 3-9",
         "mean of (x - x̂)², in squared parts of the grey range",
         MemAeSettings,
-        _build,
+        MemAe,
     ),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.convolutions import down, up
 from dicomnode.detectors.methods.autoencoders.neighbours import JUDGE_RUNS, NeighbourMethod, Stacks
-from dicomnode.detectors.methods.contract import Family, Material, Method, MethodEntry, Regime, Run, Settings
+from dicomnode.detectors.methods.contract import Family, Material, MethodEntry, Regime, Run
 from dicomnode.detectors.methods.drawing import Draw, Drawn, draw_from, plane_pool
 from dicomnode.detectors.methods.residual import ResidualSettings
 from dicomnode.errors import ConfigError
@@ -98,10 +98,6 @@ def _one_way(stack: Sequence[int], before: int) -> list[tuple[list[int], int]]:
     return [([*[stack[0]] * (before - i), *stack[max(0, i - before) : i]], stack[i]) for i in range(1, len(stack))]
 
 
-def _build(settings: Settings) -> Method:
-    return NextSlice(NextSliceSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "next-slice",
@@ -111,7 +107,7 @@ METHODS = (
         "Tschuchnig & Gadermayr 2022, [32] (frame prediction); LSTM: Shi et al., NeurIPS 2015, eq. 3",
         "mean of (x - x̂)² of the plane foretold from its neighbours, in squared parts of the grey range",
         NextSliceSettings,
-        _build,
+        NextSlice,
         stacked=True,
         explains="residual map (plane minus what its neighbours foretell)",
     ),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.methods.autoencoders.convolutions import down, up
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings
 
@@ -73,10 +73,6 @@ class SpatialAe(ResidualMethod[SpatialAeSettings]):
         return difference.abs()
 
 
-def _build(settings: Settings) -> Method:
-    return SpatialAe(SpatialAeSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "spatial-ae",
@@ -86,6 +82,6 @@ METHODS = (
         "Baur et al., ISBI 2020 (skip-autoencoders with dropout on the skips)",
         "mean of |x - x̂|, in parts of the grey range",
         SpatialAeSettings,
-        _build,
+        SpatialAe,
     ),
 )

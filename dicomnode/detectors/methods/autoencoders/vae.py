@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dicomnode.detectors.methods.autoencoders.convolutions import CodedAutoEncoder
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.residual import ResidualMethod, ResidualSettings, smoothed
 
@@ -112,11 +112,8 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def _entry(
     name: str, settings: type[VaeSettings], rows: tuple[str, ...], source: str, score: str, explains: str = ""
 ) -> MethodEntry:
-    def build(chosen: Settings) -> Method:
-        return Vae(settings.model_validate(chosen.model_dump()))
-
     regime = Regime.SEMI_SUPERVISED
-    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, build, explains=explains)
+    return MethodEntry(name, Family.AUTOENCODER, regime, rows, source, score, settings, Vae, explains=explains)
 
 
 METHODS = (

@@ -11,7 +11,7 @@ from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod, known
 from dicomnode.detectors.methods.classical.scaling import FARTHEST
 from dicomnode.detectors.methods.classical.windows import smoothed
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Planes, Regime, Settings, Tensors
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Planes, Regime, Settings, Tensors
 from dicomnode.errors import ConfigError
 
 LEAST_BOX = 0.02
@@ -83,10 +83,6 @@ class BoxPlot(FeatureMethod[BoxPlotSettings]):
         self._pixels = Box(low, high)
 
 
-def _build(settings: Settings) -> Method:
-    return BoxPlot(BoxPlotSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "box-plot",
@@ -97,7 +93,7 @@ METHODS = (
         "mean distance of the handcrafted features outside the whiskers, in distances of the healthy quartiles; "
         "map: the same for the pixel at its place",
         BoxPlotSettings,
-        _build,
+        BoxPlot,
         explains="deviation of each pixel from healthy",
     ),
 )

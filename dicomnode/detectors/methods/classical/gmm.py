@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod, known
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 
 
 class GmmSettings(Settings):
@@ -40,10 +40,6 @@ class Gmm(FeatureMethod[GmmSettings]):
         return result
 
 
-def _build(settings: Settings) -> Method:
-    return Gmm(GmmSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "gmm",
@@ -54,7 +50,7 @@ METHODS = (
         "negative log likelihood of the features, nats; map: windows against healthy windows at that place, in sd, "
         "not by the mixture",
         GmmSettings,
-        _build,
+        Gmm,
         explains="deviation of local features (not the score)",
     ),
 )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod, known
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 
 
 class KMeansSettings(Settings):
@@ -37,10 +37,6 @@ class KMeansDistance(FeatureMethod[KMeansSettings]):
         return result
 
 
-def _build(settings: Settings) -> Method:
-    return KMeansDistance(KMeansSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "k-means",
@@ -51,7 +47,7 @@ METHODS = (
         "root mean square distance of the features to the nearest healthy group, in sd; map: windows against healthy "
         "windows at that place, in sd, not by the groups",
         KMeansSettings,
-        _build,
+        KMeansDistance,
         explains="deviation of local features (not the score)",
     ),
 )

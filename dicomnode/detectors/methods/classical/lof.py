@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod, known
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 
 
 class LofSettings(Settings):
@@ -35,10 +35,6 @@ class Lof(FeatureMethod[LofSettings]):
         return result
 
 
-def _build(settings: Settings) -> Method:
-    return Lof(LofSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "lof",
@@ -49,7 +45,7 @@ METHODS = (
         "local outlier factor of the features, 1 for a healthy neighbourhood, no unit; map: windows against healthy "
         "windows at that place, in sd, not by the factor",
         LofSettings,
-        _build,
+        Lof,
         explains="deviation of local features (not the score)",
     ),
 )

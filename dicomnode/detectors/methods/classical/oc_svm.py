@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod, known
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Settings
 
 
 class OcSvmSettings(Settings):
@@ -37,10 +37,6 @@ class OcSvm(FeatureMethod[OcSvmSettings]):
         return result
 
 
-def _build(settings: Settings) -> Method:
-    return OcSvm(OcSvmSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "oc-svm",
@@ -51,7 +47,7 @@ METHODS = (
         "distance outside the one-class boundary, no unit; map: windows against healthy windows at that place, in sd, "
         "not by the machine",
         OcSvmSettings,
-        _build,
+        OcSvm,
         explains="deviation of local features (not the score)",
     ),
 )

@@ -15,7 +15,6 @@ from dicomnode.detectors.methods.contract import (
     Family,
     Judgement,
     Material,
-    Method,
     MethodEntry,
     Planes,
     Regime,
@@ -144,10 +143,6 @@ def _logs(modes: Modes, rows: Array, masks: npt.NDArray[np.bool_]) -> npt.NDArra
     return np.log(np.stack([squares, modes.leverages(rows)], axis=1).astype(np.float64) + 1e-9)
 
 
-def _build(settings: Settings) -> Method:
-    return PcaResidual(PcaSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "pca-residual",
@@ -157,7 +152,7 @@ METHODS = (
         "Mejia et al., Biostatistics 2017 (leverage); Jackson & Mudholkar 1979 (residual)",
         "residual energy and leverage together, in robust healthy sd; map: |residual| in parts of the grey range",
         PcaSettings,
-        _build,
+        PcaResidual,
         explains="residual map",
     ),
 )

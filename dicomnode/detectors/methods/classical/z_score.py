@@ -8,7 +8,7 @@ from pydantic import Field
 from dicomnode.detectors.contract import Array
 from dicomnode.detectors.methods.classical.feature_method import FeatureMethod
 from dicomnode.detectors.methods.classical.windows import smoothed
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Planes, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Planes, Regime, Settings
 
 
 class ZScoreSettings(Settings):
@@ -36,10 +36,6 @@ class ZScore(FeatureMethod[ZScoreSettings]):
         return smoothed(planes.images, self.settings.smooth)[None]
 
 
-def _build(settings: Settings) -> Method:
-    return ZScore(ZScoreSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "z-score",
@@ -49,7 +45,7 @@ METHODS = (
         "Tschuchnig & Gadermayr 2022, z-score; z = (x - mean) / sd of the healthy planes",
         "mean |z| of the handcrafted features farthest off, in healthy sd; map: |z| of the pixel at its place",
         ZScoreSettings,
-        _build,
+        ZScore,
         explains="deviation of each pixel from healthy",
     ),
 )

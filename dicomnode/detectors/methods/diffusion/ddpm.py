@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.diffusion.noise_unet import NoiseUNet
 from dicomnode.detectors.methods.diffusion.schedule import (
     LENGTH,
@@ -67,10 +67,6 @@ class Ddpm(ResidualMethod[DdpmSettings]):
         return draw_noise((n, 1, size, size), chance, self.settings.noise)
 
 
-def _build(settings: Settings) -> Method:
-    return Ddpm(DdpmSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "ddpm",
@@ -80,7 +76,7 @@ METHODS = (
         "Ho et al., NeurIPS 2020; Wyatt et al., CVPR Workshops 2022 (AnoDDPM); Song et al., ICLR 2021 (DDIM)",
         "mean of |x - x̂| after smoothing, in parts of the grey range",
         DdpmSettings,
-        _build,
+        Ddpm,
         opt_in=True,
     ),
 )

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dicomnode.detectors.methods.contract import Family, Material, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, Material, MethodEntry, Regime, Settings
 from dicomnode.detectors.methods.drawing import Drawn, plane_pool
 from dicomnode.detectors.methods.features.scoring import blurred
 from dicomnode.detectors.methods.fitting import Player, parameters
@@ -101,10 +101,6 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _build(settings: Settings) -> Method:
-    return DeepSvdd(DeepSvddSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "deep-svdd",
@@ -114,7 +110,7 @@ METHODS = (
         "Ruff et al., ICML 2018, eq. 4 (one-class Deep SVDD)",
         "squared distance of the code to the centre, no unit; map: sensitivity of the score to each pixel",
         DeepSvddSettings,
-        _build,
+        DeepSvdd,
         explains="sensitivity of the score to each pixel",
     ),
 )

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Run, Settings, Tensors
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Run, Tensors
 from dicomnode.detectors.methods.features.frozen_method import BankMethod, FeatureGrid, FrozenSettings
 from dicomnode.detectors.methods.features.scoring import on_grid, raised
 
@@ -127,14 +127,6 @@ class NeighbourEmbedding(EmbeddingMethod):
         return torch.stack([one.topk(count, largest=False).values.mean() for one in away])
 
 
-def _build_gaussian(settings: Settings) -> Method:
-    return GaussianEmbedding(EmbeddingSettings.model_validate(settings.model_dump()))
-
-
-def _build_neighbours(settings: Settings) -> Method:
-    return NeighbourEmbedding(EmbeddingSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "features-gaussian",
@@ -144,7 +136,7 @@ METHODS = (
         "Rippel et al., ICPR 2020 (Mahalanobis distance of frozen features)",
         "Mahalanobis distance of the plane's mean feature, no unit" + MAP,
         EmbeddingSettings,
-        _build_gaussian,
+        GaussianEmbedding,
         explains="deviation of local features (not the score)",
     ),
     MethodEntry(
@@ -155,7 +147,7 @@ METHODS = (
         "Bergman et al. 2020 (DN2: distance to the nearest frozen features)",
         "mean distance of the plane's mean feature to the nearest healthy ones, no unit" + MAP,
         EmbeddingSettings,
-        _build_neighbours,
+        NeighbourEmbedding,
         explains="deviation of local features (not the score)",
     ),
 )

@@ -17,12 +17,10 @@ from dicomnode.detectors.methods.backbones.frozen import Name
 from dicomnode.detectors.methods.contract import (
     Family,
     Material,
-    Method,
     MethodEntry,
     Planes,
     Regime,
     Run,
-    Settings,
     Tensors,
 )
 from dicomnode.detectors.methods.drawing import at_size, plane_pool
@@ -280,10 +278,6 @@ def _tell(run: Run, share: float) -> None:
         run.progress("features", share)
 
 
-def _build(settings: Settings) -> Method:
-    return LungFeatures(LungFeaturesSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "lung-features",
@@ -293,7 +287,7 @@ METHODS = (
         "own: frozen MobileNetV2 (Sandler et al. 2018), ridge regressions, Mahalanobis distance (Ledoit & Wolf 2004)",
         "sum of opacity, healthy-against-mixed and distance from normal, each in healthy standard deviations",
         LungFeaturesSettings,
-        _build,
+        LungFeatures,
         explains="opacity map (learned from made-up opacities)",
     ),
 )

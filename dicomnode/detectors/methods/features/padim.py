@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Run, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime, Run
 from dicomnode.detectors.methods.features.frozen_method import BankMethod, FeatureGrid, FrozenSettings
 from dicomnode.detectors.methods.features.scoring import masked_max, raised
 
@@ -79,10 +79,6 @@ class Padim(BankMethod[PadimSettings]):
         return masked_max(maps, masks), maps
 
 
-def _build(settings: Settings) -> Method:
-    return Padim(PadimSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "padim",
@@ -92,7 +88,7 @@ METHODS = (
         "Defard et al. 2020, eq. 1 and 2",
         "largest Mahalanobis distance of the features from the healthy ones at their place, no unit",
         PadimSettings,
-        _build,
+        Padim,
         explains="distance to healthy features at the same place",
     ),
 )

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dicomnode.detectors.contract import Array
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Planes, Regime, Run, Settings, Tensors
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Planes, Regime, Run, Tensors
 from dicomnode.detectors.methods.drawing import plane_pool
 from dicomnode.detectors.methods.features.coreset import coreset
 from dicomnode.detectors.methods.features.frozen_method import BankMethod, FeatureGrid, FrozenSettings, mask_pool
@@ -148,10 +148,6 @@ class Patchcore(BankMethod[PatchcoreSettings]):
         return Nearest(np.asarray(entries), np.asarray(away, np.float32), centres, origins)
 
 
-def _build(settings: Settings) -> Method:
-    return Patchcore(PatchcoreSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "patchcore",
@@ -161,7 +157,7 @@ METHODS = (
         "Roth et al., CVPR 2022, eq. 6 and 7, algorithm 1",
         "distance of the most suspect patch to the nearest healthy patch, weighed, no unit",
         PatchcoreSettings,
-        _build,
+        Patchcore,
         explains="distance to nearest healthy features",
     ),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.methods.backbones.frozen import FrozenBackbone
-from dicomnode.detectors.methods.contract import Family, Method, MethodEntry, Regime, Settings
+from dicomnode.detectors.methods.contract import Family, MethodEntry, Regime
 from dicomnode.detectors.methods.drawing import Drawn
 from dicomnode.detectors.methods.features.frozen_method import FrozenMethod, FrozenSettings
 from dicomnode.detectors.methods.features.scoring import blurred, masked_max
@@ -91,10 +91,6 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _build(settings: Settings) -> Method:
-    return ReverseDistillation(ReverseSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "reverse-distillation",
@@ -104,7 +100,7 @@ METHODS = (
         "Deng & Li, CVPR 2022, eq. 1 to 3",
         "largest sum over the stages of 1 - cosine between the teacher's and the student's features, 0 to 2 per stage",
         ReverseSettings,
-        _build,
+        ReverseDistillation,
         explains="difference of teacher and student features",
     ),
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.methods.classical.windows import shrunk
-from dicomnode.detectors.methods.contract import Family, Material, Method, MethodEntry, Regime, Run, Settings, apart
+from dicomnode.detectors.methods.contract import Family, Material, MethodEntry, Regime, Run, Settings, apart
 from dicomnode.detectors.methods.drawing import Draw, Drawn
 from dicomnode.detectors.methods.fitting import Player, parameters
 from dicomnode.detectors.methods.supervised.generated import PlaneMaker, likeness
@@ -102,10 +102,6 @@ class DenseNet(TorchMethod[DenseNetSettings]):
         return logits, F.interpolate(activation, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _build(settings: Settings) -> Method:
-    return DenseNet(DenseNetSettings.model_validate(settings.model_dump()))
-
-
 METHODS = (
     MethodEntry(
         "densenet121",
@@ -115,7 +111,7 @@ METHODS = (
         "Zinga, methods.md 001-5; CheXNet; DenseNet121 of MONAI",
         "logit of abnormal, not calibrated",
         DenseNetSettings,
-        _build,
+        DenseNet,
         explains="class activation (Grad-CAM)",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +27,6 @@ from dicomnode.detectors.methods.contract import (
     Family,
     Judgement,
     Material,
-    Method,
     MethodEntry,
     Planes,
     Regime,
@@ -213,9 +213,6 @@ class Head:
 
 
 def _entry(kind: str, rows: tuple[str, ...], what: str) -> MethodEntry:
-    def build(settings: Settings) -> Method:
-        return Head(kind, HeadSettings.model_validate(settings.model_dump()))
-
     return MethodEntry(
         kind,
         Family.SUPERVISED,
@@ -224,7 +221,7 @@ def _entry(kind: str, rows: tuple[str, ...], what: str) -> MethodEntry:
         f"{what} (scikit-learn) on intensity, co-occurrence, wavelet and shape features",
         "signed distance from the border of the classes" if kind == "svm" else "log odds of abnormal, not calibrated",
         HeadSettings,
-        build,
+        partial(Head, kind),
         explains="deviation of local features (not the score)",
     )
 

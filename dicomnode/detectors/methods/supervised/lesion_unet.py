@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dicomnode.detectors.contract import Array
+from dicomnode.detectors.methods.autoencoders.convolutions import block
 from dicomnode.detectors.methods.classical.windows import shrunk
 from dicomnode.detectors.methods.contract import (
     Augmentation,
     Family,
     Material,
-    Method,
     MethodEntry,
     Planes,
     Regime,
@@ -68,9 +68,9 @@ class UNet(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         widths = [width, 2 * width, 3 * width, 4 * width]
-        self.enter = nn.Sequential(_block(4, widths[0]), _block(widths[0], widths[0]))
-        self.down = nn.ModuleList(nn.Sequential(_block(a, b), _block(b, b)) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in pairwise(widths))
+        self.enter = nn.Sequential(block(4, widths[0]), block(widths[0], widths[0]))
+        self.down = nn.ModuleList(nn.Sequential(block(a, b), block(b, b)) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(block(a + b, a) for a, b in pairwise(widths))
         self.leave = nn.Conv2d(widths[0], 4, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -128,10 +128,6 @@ def lesion_maker(kind: str, planes: Planes) -> Lesions:
     return FlairLesions(planes) if kind == "flair" else Blobs(planes)
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU())
-
-
 def top_share(maps: Tensor, masks: Tensor, share: float) -> Tensor:
     """The mean of the greatest ``share`` of each map inside its organ, shape (n,); 0 without an organ."""
     means = []
@@ -140,10 +136,6 @@ def top_share(maps: Tensor, masks: Tensor, share: float) -> Tensor:
         count = max(1, round(share * inside.numel()))
         means.append(inside.topk(count).values.mean() if inside.numel() else plane.new_zeros(()))
     return torch.stack(means)
-
-
-def _build(settings: Settings) -> Method:
-    return LesionUNet(LesionUNetSettings.model_validate(settings.model_dump()))
 
 
 METHODS = (
@@ -155,6 +147,6 @@ METHODS = (
         "synthetic lesions in healthy planes (winning entries of MOOD; methods.md 2.3), U-Net",
         "mean probability of a lesion over the highest share of the organ, not calibrated",
         LesionUNetSettings,
-        _build,
+        LesionUNet,
     ),
 )
