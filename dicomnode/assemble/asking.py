@@ -40,7 +40,8 @@ def _worth_asking(session: Session, series: SeriesRow, key: str, now: float) -> 
     """No question to this sender is under way, this one was not put before, and the sender is one that answers."""
     pending = JobRow.state.in_(("ready", "leased"))
     same_sender = JobRow.dedup_key.startswith(f"{series.CallingAETitle}:", autoescape=True)
-    jobs = select(JobRow.id).where(JobRow.kind == KIND, or_(JobRow.dedup_key == key, and_(pending, same_sender)))
+    asked, asking = and_(JobRow.kind == KIND, JobRow.dedup_key == key), and_(JobRow.kind == KIND, pending, same_sender)
+    jobs = select(JobRow.id).where(or_(asked, asking))  # each half has an index of its own
     if session.scalar(jobs.limit(1)) is not None:
         return False
     last = session.execute(

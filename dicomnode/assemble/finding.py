@@ -11,7 +11,6 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicomnode.config import Peer
-from dicomnode.dicom.tls import client_context
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Transient
 
@@ -101,4 +100,4 @@ def _responses(association: Association, query: Dataset) -> Iterator[tuple[Datas
 def _tls(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
     if peer.tls is False:
         return None
-    return client_context(peer.tls.ca, peer.tls.cert, peer.tls.key), peer.host
+    return peer.tls.context(), peer.host

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -66,6 +67,36 @@ def append(session: Session, kind: Event, body: Mapping[str, Any], at: datetime 
     except IntegrityError as error:
         raise Permanent(f"audit log: {error.orig}") from error
     return seq
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record that is to be appended. ``seconds``: its time, since the epoch."""
+
+    kind: Event
+    body: Mapping[str, Any]
+    seconds: float
+
+
+def append_many(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """``append`` for ``Store.transaction``: rows of several events with one look at the end of the chain.
+
+    Raises Permanent when the table refuses a row: its last row was tampered with.
+    """
+    last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, prev = (last[0], bytes(last[1] or b"")) if last else (0, GENESIS)
+    rows = []
+    for entry in entries:
+        seq += 1
+        ts = datetime.fromtimestamp(entry.seconds, UTC).isoformat(timespec="microseconds")
+        content = canonical(dict(entry.body)).encode("utf-8", "replace").decode()
+        digest = row_hash(prev, seq, ts, entry.kind, content)
+        rows.append((seq, ts, entry.kind.value, content, prev, digest))
+        prev = digest
+    try:
+        connection.executemany("INSERT INTO audit (seq, ts, kind, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?)", rows)
+    except sqlite3.IntegrityError as error:
+        raise Permanent(f"audit log: {error}") from error
 
 
 def verify(session: Session) -> Verdict:

@@ -34,3 +34,5 @@ class Event(StrEnum):
     DEAD_LETTER = "dead letter"
     REQUEUED = "requeued by hand"
     NODE_RECOVERED = "node recovered"
+    STUDY_DELETED = "study deleted"
+    CLOCK_CHANGED = "clock changed"

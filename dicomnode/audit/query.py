@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, case, cast, func, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, and_, case, cast, func, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from dicomnode.audit.chain import canonical
 from dicomnode.errors import Permanent
+from dicomnode.store.audit_sql import SUBJECT_LENGTH, subject_sql
 from dicomnode.store.tables import AuditRow
 
 _FORMULA = frozenset("=+-@\t\r\n")
+_AFTER = "~"
+"""Behind the characters that follow a value in canonical JSON: a comma or a closing brace."""
 COLUMNS = ("seq", "ts", "kind", "PatientID", "StudyInstanceUID", "body", "prev", "hash")
 
 
@@ -39,11 +43,12 @@ class AuditFilter:
         """The rows in order, as they lie there (bytes for text). Raises Permanent for a time that is not ISO 8601."""
         wanted = select(AuditRow.seq)
         if self.patient is not None:
-            wanted = wanted.where(body_value("PatientID") == self.patient)
+            wanted = wanted.where(about("PatientID", self.patient))
         if self.study is not None:
-            wanted = wanted.where(body_value("StudyInstanceUID") == self.study)
+            wanted = wanted.where(about("StudyInstanceUID", self.study))
         if self.event is not None:
-            wanted = wanted.where(AuditRow.kind == self.event.replace("_", " ").lower())
+            kind = AuditRow.kind if self.patient is None and self.study is None else AuditRow.kind.concat("")
+            wanted = wanted.where(kind == self.event.replace("_", " ").lower())  # concat: a subject's index is better
         if self.since is not None:
             wanted = wanted.where(AuditRow.ts >= _utc(self.since))
         if self.until is not None:
@@ -101,6 +106,14 @@ def _rows(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
             "prev": row.prev or "",
             "hash": row.hash or "",
         }
+
+
+def about(keyword: str, value: str) -> ColumnElement[bool]:
+    """That a row's body says ``value`` of ``keyword`` (one of ``store.audit_sql.SUBJECTS``), found by its index."""
+    said: ColumnElement[str] = literal_column(subject_sql(keyword))
+    begin = f'{canonical(value)[1:].encode("utf-8", "replace").decode()}'[:SUBJECT_LENGTH]
+    found = said == begin if len(begin) == SUBJECT_LENGTH else and_(said >= begin, said < begin + _AFTER)
+    return and_(found, body_value(keyword) == value)
 
 
 def body_value(keyword: str) -> ColumnElement[Any]:

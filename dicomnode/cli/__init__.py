@@ -25,6 +25,7 @@ COMMANDS = {
     "detectors": "show",
     "jobs": "jobs",
     "drift": "drift",
+    "retention": "retention",
     "doctor": "doctor",
     "train": "train",
     "evaluate": "evaluate",

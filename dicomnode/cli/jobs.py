@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
 from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json, print_table
-from dicomnode.console.status import read_status
+from dicomnode.console.status import dead_letters
+from dicomnode.errors import Permanent
 from dicomnode.node.requeue import requeue_dead_job
+from dicomnode.store.clock import running
 
 
 @click.group()
@@ -21,9 +22,9 @@ def jobs() -> None:
 @config_option
 @json_option
 def list_jobs(config_path: Path | None, as_json: bool) -> None:
-    """The dead letters."""
-    plan = blueprint(config_path)
-    letters = read_status(plan.config, open_store(plan), plan.spool(), time.time())["dead_letters"]
+    """The dead letters, all of them."""
+    with open_store(blueprint(config_path)).read() as session:
+        letters = dead_letters(session)
     if as_json:
         print_json(letters)
         return
@@ -36,8 +37,20 @@ def list_jobs(config_path: Path | None, as_json: bool) -> None:
 
 @jobs.command()
 @config_option
-@click.argument("job", type=int)
-def requeue(config_path: Path | None, job: int) -> None:
-    """Give dead job JOB a new life."""
-    requeue_dead_job(open_store(blueprint(config_path)), job, time.time())
-    click.echo(f"job {job} is ready again")
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@click.option("--kind", help="Every dead letter of this kind: detect, deliver, commit, …")
+@click.argument("job", type=int, nargs=-1)
+def requeue(config_path: Path | None, everything: bool, kind: str | None, job: tuple[int, ...]) -> None:
+    """Give dead jobs JOB … a new life, or all of them."""
+    if bool(job) == (everything or kind is not None):
+        raise click.UsageError("name the jobs, or give --all or --kind")
+    store = open_store(blueprint(config_path))
+    clock = running(store)
+    if not job:
+        with store.read() as session:
+            job = tuple(item["job"] for item in dead_letters(session) if kind in (None, item["kind"]))
+        if not job:
+            raise Permanent(f"there is no dead job{f' of kind {kind}' if kind else ''}")
+    for number in job:
+        requeue_dead_job(store, number, clock())
+        click.echo(f"job {number} is ready again")

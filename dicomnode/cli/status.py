@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
-from dicomnode.console.status import read_status
+from dicomnode.console.status import read_status, troubles
+from dicomnode.store.clock import running
 
 _COLOURS = {"findings": "red", "failed": "red", "no findings": "green", "not analysed": "yellow", "pending": "cyan"}
 
@@ -20,13 +21,22 @@ _COLOURS = {"findings": "red", "failed": "red", "no findings": "green", "not ana
 @click.command()
 @config_option
 @json_option
-def status(config_path: Path | None, as_json: bool) -> None:
+@click.option("--check", is_flag=True, help="Exit 1 when somebody has to look: dead letters, silent processes, …")
+def status(config_path: Path | None, as_json: bool, check: bool) -> None:
     """What the node is doing: Series, outcomes, jobs, deliveries, dead letters."""
     plan = blueprint(config_path)
-    state = read_status(plan.config, open_store(plan), plan.spool(), time.time())
+    store = open_store(plan)
+    state = read_status(plan.config, store, plan.spool(), running(store)())
     if as_json:
         print_json(state)
-        return
+    else:
+        _print(state)
+    if check and (found := troubles(state)):
+        click.echo(f"look at: {'; '.join(found)}", err=True)
+        sys.exit(1)
+
+
+def _print(state: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     received, disk = state["received"], state["disk"]
     alive = sorted({item["role"] for item in state["processes"] if item["alive"]})
@@ -41,6 +51,11 @@ def status(config_path: Path | None, as_json: bool) -> None:
     for item in state["drift"]["alarms"]:
         moved = ", ".join(item["alarms"])
         console.print(f"[red]drift[/] {escape(item['detector'])} from {escape(item['CallingAETitle'])}: {moved}")
+    if state["stages"]:
+        stages = ", ".join(_stage(name, times) for name, times in state["stages"].items())
+        console.print(f"stages, p50 / p95 of the newest: {stages}")
+    for kind, queue in state["queues"].items():
+        console.print(f"queue {kind}: {queue['due']} due, {queue['later']} later, oldest {queue['oldest_s']:.0f} s")
     for series in state["recent"]:
         _print_series(console, series)
     for item in state["retrying"]:
@@ -55,6 +70,11 @@ def status(config_path: Path | None, as_json: bool) -> None:
         console.print(f"  try again with: dicomnode jobs requeue {letter['job']}")
 
 
+def _stage(name: str, times: dict[str, Any]) -> str:
+    middle, late = (f"{value:.2f} s" if value is not None else "none" for value in (times["p50"], times["p95"]))
+    return f"{name} {middle} / {late}"
+
+
 def _print_series(console: Console, series: dict[str, Any]) -> None:
     at = datetime.fromtimestamp(series["last_received_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     again = f", generation {series['generation']}" if series["generation"] > 1 else ""
@@ -64,6 +84,8 @@ def _print_series(console: Console, series: dict[str, Any]) -> None:
     console.print(f"  study {series['StudyInstanceUID']}", style="dim")
     for result in series["results"]:
         console.print(f"  {_outcome(result)}")
+        if timed := [f"{name} {took:.2f} s" for name, took in (result["stages"] or {}).items() if took is not None]:
+            console.print(f"    {', '.join(timed)}", style="dim")
 
 
 def _outcome(result: dict[str, Any]) -> str:

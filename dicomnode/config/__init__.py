@@ -2,9 +2,11 @@
 
 from dicomnode.config.loading import ConfigSource, load_config, parse_config
 from dicomnode.config.model import AssembleSettings, AuditSettings, Config, NodeSettings, ReceiveSettings, Route
-from dicomnode.config.peers import Destination, FolderPeer, Peer, StowPeer, TlsFiles
+from dicomnode.config.peers import Destination, FolderPeer, Peer, StowPeer
 from dicomnode.config.results import ResultSettings
 from dicomnode.config.rules import Condition
+from dicomnode.config.secrets import check_secrets, secret_files
+from dicomnode.config.tls import ReceiveTls, TlsFiles
 
 __all__ = [
     "AssembleSettings",
@@ -17,10 +19,13 @@ __all__ = [
     "NodeSettings",
     "Peer",
     "ReceiveSettings",
+    "ReceiveTls",
     "ResultSettings",
     "Route",
     "StowPeer",
     "TlsFiles",
+    "check_secrets",
     "load_config",
     "parse_config",
+    "secret_files",
 ]

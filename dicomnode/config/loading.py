@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dicomnode.config.model import Config
+from dicomnode.config.peers import Peer
 from dicomnode.errors import ConfigError
 
 Location = tuple[str | int, ...]
@@ -66,18 +67,32 @@ def parse_config(text: str, name: str = "configuration") -> tuple[Config, Config
     """Check TOML ``text``. Raises ConfigError with the line at fault."""
     source = ConfigSource(name, text)
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = _LINE.search(str(error))
-        number = int(line[1]) if line else text.count("\n") + 1
-        raise ConfigError(f"{name}, line {number}: not valid TOML: {error}") from error
+        return _checked(text, source), source
+    except RecursionError as error:
+        raise ConfigError(f"{name}: tables or lists are nested too deep") from error
+
+
+def _checked(text: str, source: ConfigSource) -> Config:
+    raw = _read_toml(text, source.name)
     _refuse_times(raw, source)
     try:
         config = Config.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise ConfigError("\n".join(_faults(error, raw, source))) from error
     _check_names(config, source)
-    return config, source
+    _check_certificates(config, source)
+    return config
+
+
+def _read_toml(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = _LINE.search(str(error))
+        number = int(line[1]) if line else text.count("\n") + 1
+        raise ConfigError(f"{name}, line {number}: not valid TOML: {error}") from error
+    except ValueError as error:  # Python's limit on the digits of a number, which tomllib passes on as it is
+        raise ConfigError(f"{name}: not valid TOML: a number has too many digits") from error
 
 
 def _check_names(config: Config, source: ConfigSource) -> None:
@@ -96,6 +111,15 @@ def _check_names(config: Config, source: ConfigSource) -> None:
     for override in config.results.peer:
         if override not in names:
             raise source.fault(("results", "peer", override), f"there is no peer named {override!r}")
+
+
+def _check_certificates(config: Config, source: ConfigSource) -> None:
+    """A peer can only be known by its certificate where certificates are asked for."""
+    tls = config.receive.tls
+    for index, peer in enumerate(config.peer):
+        if isinstance(peer, Peer) and peer.certificate and (tls is None or tls.client_certificate != "required"):
+            message = 'nobody asks for it: [receive.tls] with client_certificate = "required" is missing'
+            raise source.fault(("peer", index, "certificate"), message)
 
 
 def _refuse_times(value: Any, source: ConfigSource, location: Location = ()) -> None:

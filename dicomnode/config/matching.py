@@ -54,7 +54,7 @@ def _out_of_bounds(condition: Condition, values: tuple[Value, ...]) -> str:
 def _number(value: Value) -> float | None:
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -12,8 +12,10 @@ from dicomnode.config.gates import DriftSettings, GateSettings
 from dicomnode.config.hosted import Hosted, HostedName
 from dicomnode.config.peers import AETitle, Destination, Peer
 from dicomnode.config.results import ResultSettings
+from dicomnode.config.retention import RetentionSettings
 from dicomnode.config.rules import Condition, Keyword
 from dicomnode.config.table import Table
+from dicomnode.config.tls import ReceiveTls
 
 _UID_ROOT = r"^[0-2](\.(0|[1-9][0-9]*))+$"
 
@@ -45,13 +47,18 @@ class NodeSettings(Table):
 class ReceiveSettings(Table):
     """``[receive]``: limits of the Storage SCP."""
 
+    processes: Annotated[int, Field(ge=0, le=16)] = 0
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 25
+    max_associations_per_peer: Annotated[int, Field(ge=0, le=1000)] = 0
+    max_instance_bytes: Annotated[int, Field(ge=1024 * 1024)] = 4 * 1024**3
     max_pdu: Annotated[int, Field(ge=4096, le=4 * 1024 * 1024)] = 131072
     accept_unknown_peers: bool = False
     min_free_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    pdu_timeout_s: Seconds = 15.0
     acse_timeout_s: Seconds = 15.0
     dimse_timeout_s: Seconds = 60.0
     network_timeout_s: Seconds = 60.0
+    tls: ReceiveTls | None = None
 
 
 class AssembleSettings(Table):
@@ -106,7 +113,14 @@ class Config(Table):
     results: ResultSettings = ResultSettings()
     gates: GateSettings = GateSettings()
     drift: DriftSettings = DriftSettings()
+    retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
+
+    @model_validator(mode="after")
+    def _reserve_is_above_the_limit_of_reception(self) -> Config:
+        if 0 < self.retention.reserve_bytes <= self.receive.min_free_bytes:
+            raise ValueError("retention.reserve_bytes is not above receive.min_free_bytes: intake would stop first")
+        return self
 
     @property
     def entities(self) -> tuple[Peer, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from dicomnode.config.table import Table
+from dicomnode.config.tls import EnvironmentName, Identity, Network, TlsFiles
 from dicomnode.dicom.aetitle import ae_title as valid_ae_title
 
 AETitle = Annotated[str, AfterValidator(valid_ae_title)]
@@ -15,22 +16,12 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class TlsFiles(Table):
-    """``tls`` of a peer: PEM files for connections to it (PS3.15 B.12). ``cert`` and ``key`` for mutual TLS."""
-
-    ca: Path
-    cert: Path | None = None
-    key: Path | None = None
-
-    @model_validator(mode="after")
-    def _key_has_its_certificate(self) -> TlsFiles:
-        if self.key is not None and self.cert is None:
-            raise ValueError("a key without its cert shows the peer nothing: give cert too")
-        return self
-
-
 class Peer(Table):
-    """An Application Entity: gets results by C-STORE, may send. ``commit``: ask it for storage commitment."""
+    """An Application Entity: gets results by C-STORE, may send. ``commit``: ask it for storage commitment.
+
+    ``addresses``: from where its associations may come, beside ``host``. ``certificate``: one of these identities has
+    to stand in the certificate that it shows; its associations without TLS are rejected. Empty: any or none.
+    """
 
     name: Name
     ae_title: AETitle
@@ -39,6 +30,8 @@ class Peer(Table):
     may_send: bool = False
     tls: TlsFiles | Literal[False] = False
     commit: bool = False
+    addresses: tuple[Network, ...] = ()
+    certificate: tuple[Identity, ...] = ()
 
 
 class StowPeer(Table):
@@ -52,7 +45,7 @@ class StowPeer(Table):
     name: Name
     stow: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
     token_file: Path | None = None
-    token_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    token_env: EnvironmentName | None = None
     tls: TlsFiles | Literal[False] = False
 
     @model_validator(mode="after")

@@ -13,6 +13,10 @@ METRICS = {
     "dicomnode_outcomes": "Assignments by outcome.",
     "dicomnode_not_analysed": "Assignments that were not analysed, by what refused them.",
     "dicomnode_jobs": "Jobs by kind and state.",
+    "dicomnode_instances_refused": "C-STORE requests answered with a failure, in associations on record.",
+    "dicomnode_queue": "Jobs that wait, by kind: due now, or later (their last attempt failed).",
+    "dicomnode_queue_oldest_seconds": "Age of the oldest job that waits, by kind.",
+    "dicomnode_stage_seconds": "Seconds of each stage from the last instance received to the last object delivered.",
     "dicomnode_deliveries": "Derived Instances by destination and state.",
     "dicomnode_commitments": "Delivered Instances by destination and storage commitment.",
     "dicomnode_drift_watched": "Strata (sender, scanner, protocol, model) whose scores are compared with their first.",
@@ -21,6 +25,8 @@ METRICS = {
     "dicomnode_process_alive": "1 for each process of the node that is alive.",
 }
 """Every metric and its help text; ``docs/operators.md`` lists them."""
+
+HISTOGRAMS = frozenset({"dicomnode_stage_seconds"})
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -36,6 +42,15 @@ def prometheus(status: dict[str, Any]) -> str:
         "dicomnode_outcomes": [({"outcome": outcome}, count) for outcome, count in status["outcomes"].items()],
         "dicomnode_not_analysed": [({"gate": gate}, count) for gate, count in status["not_analysed"].items()],
         "dicomnode_jobs": list(_nested(status["jobs"], "kind")),
+        "dicomnode_instances_refused": [({}, received["refused"])],
+        "dicomnode_queue": [
+            ({"kind": kind, "when": when}, queue[when])
+            for kind, queue in status["queues"].items()
+            for when in ("due", "later")
+        ],
+        "dicomnode_queue_oldest_seconds": [
+            ({"kind": kind}, queue["oldest_s"]) for kind, queue in status["queues"].items()
+        ],
         "dicomnode_deliveries": list(_nested(status["deliveries"], "destination")),
         "dicomnode_commitments": list(_nested(status["commitments"], "destination")),
         "dicomnode_drift_watched": [({}, status["drift"]["watched"])],
@@ -47,8 +62,11 @@ def prometheus(status: dict[str, Any]) -> str:
     }
     lines = []
     for name, text in METRICS.items():
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
-        lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in samples[name]]
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {'histogram' if name in HISTOGRAMS else 'gauge'}"]
+        if name in HISTOGRAMS:
+            lines += _histogram(name, "stage", status["stages"])
+        else:
+            lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in samples[name]]
     return "\n".join(lines) + "\n"
 
 
@@ -56,6 +74,17 @@ def _nested(counts: dict[str, dict[str, int]], label: str) -> Iterable[tuple[dic
     for key, states in counts.items():
         for state, count in states.items():
             yield {label: key, "state": state}, float(count)
+
+
+def _histogram(name: str, label: str, series: dict[str, Any]) -> Iterable[str]:
+    """Cumulative buckets, sum and count of each of ``series``."""
+    for key, one in series.items():
+        so_far = 0
+        for bound, count in one["buckets"].items():
+            so_far += count
+            yield f"{name}_bucket{_labels({label: key, 'le': bound})} {so_far}"
+        yield f"{name}_sum{_labels({label: key})} {one['seconds']:.6g}"
+        yield f"{name}_count{_labels({label: key})} {one['n']}"
 
 
 def _drifted(alarms: list[dict[str, Any]]) -> Iterable[tuple[dict[str, str], float]]:

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from dicomnode.console.status import troubles
+from dicomnode.store.stages import STAGES
+
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--ok:#1a7f37;--bad:#c62828;--wait:#9a6700}
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}
@@ -34,6 +37,7 @@ def overview(status: dict[str, Any]) -> str:
         _tiles(status),
         "<h2>Series</h2>",
         _series(status["recent"]),
+        _stages(status["stages"]),
         "<h2>Tried again</h2>",
         _retrying(status["retrying"]),
         "<h2>Dead letters</h2>",
@@ -48,22 +52,9 @@ def overview(status: dict[str, Any]) -> str:
 
 def _alarm(status: dict[str, Any]) -> str:
     """What somebody has to look at, before any number."""
-    silent = [item["role"] for item in status["processes"] if not item["alive"]]
-    disk, letters = status["disk"], sum(states.get("dead", 0) for states in status["jobs"].values())
-    failed = status["outcomes"].get("failed", 0)
-    troubles = [f"{role}: process not alive" for role in silent]
-    if not status["processes"]:
-        troubles.append("no process of the node is running")
-    if disk["free_bytes"] < disk["min_free_bytes"]:
-        troubles.append("disk below its limit: instances are refused")
-    if failed:
-        troubles.append(f"{failed} failed without a result")
-    if letters:
-        troubles.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
-    if drifted := status["drift"]["alarms"]:
-        troubles.append(f"scores have drifted at {len(drifted)} place{'s' * (len(drifted) > 1)}, see below")
-    if troubles:
-        return f"<p class=alarm>{escape(' · '.join(troubles))}</p>"
+    found = troubles(status)
+    if found:
+        return f"<p class=alarm>{escape(' · '.join(found))}</p>"
     return "<p class=calm>Every process is alive, no dead letters.</p>"
 
 
@@ -132,6 +123,21 @@ def _sent(result: dict[str, Any]) -> str:
         for peer, states in result.get("objects", {}).items()
         for state, count in states.items()
     )
+
+
+def _stages(stages: dict[str, Any]) -> str:
+    """How long each stage takes; nothing before the first result."""
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{escape(STAGES[name])}</td><td>{one['n']}</td>"
+        f"<td>{_seconds(one['p50'])}</td><td>{_seconds(one['p95'])}</td></tr>"
+        for name, one in stages.items()
+    ]
+    head = ("Stage", "From, to", "Times", "p50 of the newest", "p95")
+    return f"<h2>How long it takes</h2>{_table(head, rows)}" if rows else ""
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f} s"
 
 
 def _retrying(jobs: list[dict[str, Any]]) -> str:

@@ -34,12 +34,12 @@ _HEADERS = {
 }
 
 
-def application(config: Config, store: Store, spool: Spool) -> Starlette:
+def application(config: Config, store: Store, spool: Spool, clock: Callable[[], float] = time.time) -> Starlette:
     """The pages: ``/``, ``/status`` (JSON), ``/metrics``, ``/healthz``. 503 while the database does not answer."""
 
     async def answer(render: Callable[[dict[str, Any]], Response]) -> Response:
         try:
-            status = await run_in_threadpool(read_status, config, store, spool, time.time())
+            status = await run_in_threadpool(read_status, config, store, spool, clock())
         except Transient:
             return JSONResponse({"error": "the database does not answer"}, status_code=503, headers=_HEADERS)
         response = render(status)
@@ -87,12 +87,17 @@ class Impatient(H11Protocol):
 
 
 def serve_console(
-    config: Config, store: Store, spool: Spool, stop: threading.Event, on_ready: Callable[[int], None]
+    config: Config,
+    store: Store,
+    spool: Spool,
+    stop: threading.Event,
+    on_ready: Callable[[int], None],
+    clock: Callable[[], float] = time.time,
 ) -> None:
     """Serve until ``stop``. Raises ConfigError when the address cannot be bound."""
     listener = _listen(config.node.console_host, config.node.console_port)
     settings = uvicorn.Config(
-        application(config, store, spool),
+        application(config, store, spool, clock),
         http=Impatient,
         log_config=None,
         access_log=False,

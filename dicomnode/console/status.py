@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 import dicomnode
 from dicomnode.config import Config
+from dicomnode.console.recent import read_recent
+from dicomnode.console.stages import read_queues, read_stages, refused_instances
 from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
@@ -46,13 +48,34 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "outcomes": _outcomes(session),
             "not_analysed": _refusals(session),
             "jobs": _jobs(session),
-            "dead_letters": _dead_letters(session),
+            "queues": read_queues(session, now),
+            "stages": read_stages(session),
+            "dead_letters": dead_letters(session, RECENT),
             "retrying": _retrying(session),
             "deliveries": _deliveries(session),
             "commitments": _commitments(session),
             "drift": _drift(session),
-            "recent": _recent(session),
+            "recent": read_recent(session, RECENT),
         }
+
+
+def troubles(status: dict[str, Any]) -> list[str]:
+    """What somebody has to look at; empty when all is well."""
+    silent = [item["role"] for item in status["processes"] if not item["alive"]]
+    disk, letters = status["disk"], sum(states.get("dead", 0) for states in status["jobs"].values())
+    failed = status["outcomes"].get("failed", 0)
+    found = [f"{role}: process not alive" for role in silent]
+    if not status["processes"]:
+        found.append("no process of the node is running")
+    if disk["free_bytes"] < disk["min_free_bytes"]:
+        found.append("disk below its limit: instances are refused")
+    if failed:
+        found.append(f"{failed} failed without a result")
+    if letters:
+        found.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
+    if drifted := status["drift"]["alarms"]:
+        found.append(f"scores have drifted at {len(drifted)} place{'s' * (len(drifted) > 1)}, see below")
+    return found
 
 
 def _processes(session: Session, now: float) -> list[dict[str, Any]]:
@@ -72,6 +95,7 @@ def _received(session: Session) -> dict[str, int]:
         "instances": _count(session, InstanceRow),
         "conflicts": session.scalar(conflicts) or 0,
         "open_associations": session.scalar(associations) or 0,
+        "refused": refused_instances(session),
     }
 
 
@@ -113,8 +137,9 @@ def _jobs(session: Session) -> dict[str, dict[str, int]]:
     return found
 
 
-def _dead_letters(session: Session) -> list[dict[str, Any]]:
-    rows = session.scalars(select(JobRow).where(JobRow.state == "dead").order_by(JobRow.id.desc()).limit(RECENT))
+def dead_letters(session: Session, limit: int | None = None) -> list[dict[str, Any]]:
+    """The dead letters, newest first, ``limit`` at most."""
+    rows = session.scalars(select(JobRow).where(JobRow.state == "dead").order_by(JobRow.id.desc()).limit(limit))
     return [
         {"job": row.id, "kind": row.kind, "payload": row.payload, "attempts": row.attempt, "reason": row.error}
         for row in rows
@@ -185,75 +210,3 @@ def _drift(session: Session) -> dict[str, Any]:
         if row.alarms
     ]
     return {"watched": watched, "alarms": alarms}
-
-
-def _recent(session: Session) -> list[dict[str, Any]]:
-    """The newest Series generations and how far each has come."""
-    query = (
-        select(SeriesRow, StudyRow.StudyInstanceUID)
-        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-        .order_by(SeriesRow.last_received_at.desc(), SeriesRow.id.desc())
-        .limit(RECENT)
-    )
-    return [_series(session, series, study) for series, study in session.execute(query)]
-
-
-def _series(session: Session, series: SeriesRow, study: str) -> dict[str, Any]:
-    instances = select(func.count()).select_from(InstanceRow).where(InstanceRow.series_id == series.id)
-    query = select(AssignmentRow).where(AssignmentRow.series_id == series.id).order_by(AssignmentRow.id)
-    return {
-        "StudyInstanceUID": study,
-        "SeriesInstanceUID": series.SeriesInstanceUID,
-        "Modality": series.Modality,
-        "CallingAETitle": series.CallingAETitle,
-        "instances": session.scalar(instances) or 0,
-        "state": series.state,
-        "generation": series.generation,
-        "incomplete": series.incomplete,
-        "complete_by": series.complete_by,
-        "first_received_at": series.first_received_at,
-        "last_received_at": series.last_received_at,
-        "completed_at": series.completed_at,
-        "results": [_result(session, row, series) for row in session.scalars(query)],
-    }
-
-
-def _result(session: Session, row: AssignmentRow, series: SeriesRow) -> dict[str, Any]:
-    delivered = _delivered(session, row)
-    last = delivered.pop("last_delivered_at")
-    current = row.generation == series.generation
-    return {
-        "assignment": row.id,
-        "generation": row.generation,
-        "route": row.route or None,
-        "detector": row.detector,
-        "model": row.model,
-        "model_version": row.model_version,
-        "weights_sha256": row.weights_sha256,
-        "outcome": row.outcome or "pending",
-        "gate": row.gate,
-        "reason": row.reason,
-        "score": row.score,
-        "threshold": row.threshold,
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "objects": delivered,
-        "seconds_from_last_instance": last - series.last_received_at if last is not None and current else None,
-    }
-
-
-def _delivered(session: Session, row: AssignmentRow) -> dict[str, Any]:
-    """Per destination the number of objects by state, and when the last one arrived."""
-    query = (
-        select(DeliveryRow.destination, DeliveryRow.state, func.count(), func.max(DeliveryRow.delivered_at))
-        .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
-        .where(DerivedRow.assignment_id == row.id)
-        .group_by(DeliveryRow.destination, DeliveryRow.state)
-    )
-    found: dict[str, Any] = {"last_delivered_at": None}
-    for destination, state, count, last in session.execute(query):
-        found.setdefault(destination, {})[state] = count
-        if last is not None:
-            found["last_delivered_at"] = max(last, found["last_delivered_at"] or 0.0)
-    return found

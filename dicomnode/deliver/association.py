@@ -18,7 +18,6 @@ from pynetdicom.transport import AssociationSocket
 
 from dicomnode.config.peers import Peer, TlsFiles
 from dicomnode.deliver.network import why
-from dicomnode.dicom.tls import client_context
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Permanent, Transient
 
@@ -177,4 +176,4 @@ def _why_unreachable(peer: Peer, address: str, seconds: float, limits: SendLimit
 def _tls_args(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
     if not isinstance(peer.tls, TlsFiles):
         return None
-    return client_context(peer.tls.ca, peer.tls.cert, peer.tls.key), peer.host
+    return peer.tls.context(), peer.host

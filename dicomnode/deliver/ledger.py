@@ -20,6 +20,7 @@ from dicomnode.deliver.outbox import KIND, THERE, Consignment, Parcel, deliverie
 from dicomnode.dicom.status import Disposition, describe_status
 from dicomnode.jobs import Job, bury, finish, retry
 from dicomnode.store.engine import Store
+from dicomnode.store.stages import record_delivery
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, JobRow, SeriesRow, StudyRow
 
 WHOLE_AGAIN = 3
@@ -112,6 +113,7 @@ def settle(store: Store, attempt: Attempt, back_off: BackOff, now: float) -> End
             request_commitment(session, consignment.assignment_id, consignment.destination, now)
         if ending == "done":
             finish(session, job, now)
+            record_delivery(session, consignment.assignment_id, now)
         elif ending == "retry":
             retry(session, job, reason, retry_at)
         else:

@@ -125,6 +125,8 @@ def outbound(spool: Spool, parcel: Parcel) -> OutboundFile:
 
     Raises Permanent when it is missing or altered, Transient when the disk fails.
     """
+    if not parcel.path:
+        raise Permanent("its file was removed by retention")
     path = spool.absolute(parcel.path)
     try:
         content = path.read_bytes()

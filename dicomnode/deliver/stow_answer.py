@@ -10,7 +10,7 @@ from typing import Any
 
 from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, stored
 from dicomnode.deliver.web import HttpAnswer
-from dicomnode.dicom.status import Disposition, describe_status, storage_disposition
+from dicomnode.dicom.status import Disposition, Status, describe_status, storage_disposition
 
 _FAILED_SOP_SEQUENCE, _REFERENCED_SOP_SEQUENCE = "00081198", "00081199"
 _REFERENCED_SOP_INSTANCE_UID = "00081155"
@@ -91,10 +91,15 @@ def _stored(file: OutboundFile, warning: int | None) -> SentStatus:
 
 
 def _failed(file: OutboundFile, failure: int | None) -> SentStatus:
-    """Failure Reason has the values of a C-STORE status (PS3.18 table I.2-2)."""
+    """Failure Reason has the values of a C-STORE status (PS3.18 table I.2-2).
+
+    A warning among the failures is a failure: only 0x0111 says that the peer holds the Instance.
+    """
     if not failure:
         return SentStatus(file, Disposition.PERMANENT, None, "not stored, and the peer gives no reason", tried=True)
     disposition, refused = storage_disposition(failure), failure in REFUSED_CLASS
+    if disposition.accepted and failure != Status.DUPLICATE_SOP_INSTANCE:
+        disposition = Disposition.PERMANENT
     return SentStatus(file, disposition, failure, describe_status(failure), tried=True, refused=refused)
 
 

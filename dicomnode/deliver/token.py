@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 
 from dicomnode.config.peers import StowPeer
-from dicomnode.errors import Transient
+from dicomnode.dicom.private_file import read_private
+from dicomnode.errors import ConfigError, Transient
 
-_MAX_BYTES = 64 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -36,10 +35,6 @@ def bearer_token(peer: StowPeer) -> str | None:
 
 def _from_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise Transient("the token file is open to others: its mode has to be 0600 or stricter")
-            return file.read(_MAX_BYTES).decode("ascii", errors="replace")
-    except OSError as error:
-        raise Transient(f"the token file cannot be read: {error.strerror}") from error
+        return read_private(path, "the token file").decode("ascii", errors="replace")
+    except ConfigError as error:
+        raise Transient(str(error)) from error

@@ -108,9 +108,9 @@ def _connection(url: SplitResult, peer: StowPeer, connect_s: float) -> http.clie
     if url.scheme == "http":
         return http.client.HTTPConnection(host, url.port or http.client.HTTP_PORT, timeout=connect_s)
     if isinstance(peer.tls, TlsFiles):
-        context = client_context(peer.tls.ca, peer.tls.cert, peer.tls.key)
+        context = peer.tls.context()
     else:
-        context = ssl.create_default_context()
+        context = client_context(ca=None, cert=None, key=None, password=None)
     return http.client.HTTPSConnection(host, url.port or http.client.HTTPS_PORT, timeout=connect_s, context=context)
 
 

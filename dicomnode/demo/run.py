@@ -15,6 +15,7 @@ from dicomnode.deliver.send import send_paths
 from dicomnode.demo.pacs import AE_TITLE, demo_pacs
 from dicomnode.demo.subprocess_node import RunningNode, running_node
 from dicomnode.node.build import Blueprint
+from dicomnode.store.clock import running
 from dicomnode.store.engine import Store
 
 SCANNER = "DEMOSCANNER"
@@ -109,7 +110,8 @@ def _scan(sources: Sequence[Path], node: RunningNode, progress: Progress) -> tup
 
 
 def _state(blueprint: Blueprint) -> dict[str, Any]:
-    return read_status(blueprint.config, blueprint.store(), blueprint.spool(), time.time())
+    store = blueprint.store()
+    return read_status(blueprint.config, store, blueprint.spool(), running(store)())
 
 
 def _wait(blueprint: Blueprint, progress: Progress) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import dicomnode
 from dicomnode.config import Config
@@ -18,7 +20,10 @@ from dicomnode.errors import Permanent
 from dicomnode.report import DerivedObject, ReportContext, iter_results
 from dicomnode.report.legend import REGION_HEAT
 from dicomnode.report.selfcheck import Evidence, checked
+from dicomnode.report.transcribe import legible
+from dicomnode.store.stages import Took
 
+T = TypeVar("T")
 COLOURED_FROM = 0.7
 ANALYSED = (Outcome.FINDINGS, Outcome.NO_FINDINGS)
 VOLUME_GATE, DETECTOR_GATE = "volume", "detector"
@@ -33,7 +38,7 @@ class Analysis:
     ``detector_version``: of the plugin, not of its model. ``objects`` is empty unless the Series was analysed; each
     has passed the self-check when it comes. ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was
     left out or chosen on the way to the Volume. ``gate``: what refused the Series, None when it was analysed.
-    ``observed``: what drift is told from, None when there is no score.
+    ``observed``: what drift is told from, None when there is no score. ``took``: how long it took to get here.
     """
 
     result: DetectionResult
@@ -43,6 +48,13 @@ class Analysis:
     notes: tuple[str, ...] = ()
     gate: str | None = None
     observed: Observed | None = None
+    took: Took = field(default_factory=Took)
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What ``work`` answers, and how many seconds it took."""
+    started = time.monotonic()
+    return work(), time.monotonic() - started
 
 
 def load(case: Case) -> LoadedVolume | DetectionResult:
@@ -62,10 +74,13 @@ def detect_all(detector: LoadedDetector, volumes: Sequence[Volume]) -> list[Dete
 
 def analyse(config: Config, case: Case, detector: LoadedDetector, detector_version: str, started_at: float) -> Analysis:
     """Load the Volume of ``case``, run ``detector``, build what its destinations want; see ``told``."""
-    loaded = load(case)
+    loaded, load_s = timed(lambda: load(case))
     if isinstance(loaded, DetectionResult):
-        return Analysis(loaded, detector_version, gate=VOLUME_GATE)
-    return told(config, case, detector, detector_version, started_at, loaded, detector.detect(loaded.volume))
+        return Analysis(loaded, detector_version, gate=VOLUME_GATE, took=Took(load_s))
+    volume = loaded.volume
+    result, inference_s = timed(lambda: detector.detect(volume))
+    analysis = told(config, case, detector, detector_version, started_at, loaded, result)
+    return replace(analysis, took=Took(load_s, inference_s))
 
 
 def told(
@@ -96,8 +111,9 @@ def told(
     origin = Origin(detector.model, detector_version, detector.accelerator, dict(result.parameters))
     context = report_context(config, case, origin, when)
     kinds = config.results.built_for(case.assignment.send_to)
-    objects = iter_results(loaded.volume, loaded.headers, result, context, kinds)
-    evidence = Evidence(references, loaded.headers, context)
+    headers = legible(loaded.headers)
+    objects = iter_results(loaded.volume, headers, result, context, kinds)
+    evidence = Evidence(references, headers, context)
     made = checked(objects, evidence)
     return Analysis(result, detector_version, made, sources, loaded.volume.notes, observed=observed)
 

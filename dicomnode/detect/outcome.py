@@ -22,6 +22,7 @@ from dicomnode.jobs import Job, bury, enqueue, finish
 from dicomnode.report import DerivedObject, to_bytes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
+from dicomnode.store.stages import record_analysis
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow
 
 
@@ -92,6 +93,7 @@ def write_outcome(
         if result.outcome is Outcome.NOT_ANALYSED:
             announce(session, config, row, now)
         record(session, case, detector.model, analysis.observed, now)
+        record_analysis(session, row, case.series, analysis.took)
         append(session, Event.INFERENCE, _provenance(config_sha256, case, detector, analysis, stored, now))
 
 

@@ -65,10 +65,10 @@ def modality_lut(header: Dataset, form: PixelFormat) -> ModalityLUT:
     Raises NotAnalysable for a table that does not agree with its descriptor.
     """
     tables = items(header, "ModalityLUTSequence")
-    return _lookup_table(tables[0], form, header) if tables else linear_rescale(header) or Rescale()
+    return _lookup_table(tables[0], form) if tables else linear_rescale(header) or Rescale()
 
 
-def _lookup_table(item: Dataset, form: PixelFormat, header: Dataset) -> LookupTable:
+def _lookup_table(item: Dataset, form: PixelFormat) -> LookupTable:
     descriptor, data = numbers(item, "LUTDescriptor", 3), values(item, "LUTData")
     if descriptor is None or not data:
         raise NotAnalysable("the Modality LUT of an image is incomplete")
@@ -77,8 +77,7 @@ def _lookup_table(item: Dataset, form: PixelFormat, header: Dataset) -> LookupTa
         first -= 1 << 16
     try:
         if isinstance(data[0], bytes):
-            order = "<" if header.file_meta.TransferSyntaxUID.is_little_endian else ">"
-            words = np.frombuffer(data[0], f"{order}u2", count=count)
+            words = np.frombuffer(data[0], "<u2", count=count)
         else:
             words = np.asarray(data, dtype=np.uint16)
     except MALFORMED as error:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
-    HTJ2KLosslessRPCL,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
-    JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
 )
 
+from dicomnode.detect.source_bytes import SourceBytes, SourceHeader
 from dicomnode.detect.volume_header import integer, number, text
 from dicomnode.detect.volume_terms import MALFORMED, Limits, NotAnalysable
 
 Stored = npt.NDArray[np.integer[Any]]
+Words = tuple[Stored, Stored]
+PIXEL_DATA = 0x7FE00010
+_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 _SOI, _J2K_SOC_SIZ, _SEARCH = b"\xff\xd8", b"\xff\x4f\xff\x51", 4096
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
@@ -75,32 +82,62 @@ def pixel_format(header: Dataset, limits: Limits) -> PixelFormat:
     return PixelFormat(rows, columns, frames, allocated, stored, high_bit, representation == 1)
 
 
-def stored_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[tuple[Stored, Stored]]:
+def stored_frames(image: SourceHeader, form: PixelFormat, indices: Sequence[int], limits: Limits) -> Iterator[Words]:
     """Decode the frames ``indices`` (0-based, ascending); yields (stored values, whole words), each (rows, columns).
 
     Bits outside Bits Stored (overlays, garbage: PS3.5 8.1.1) are cleared in the stored values and kept in the
     words where the words exist (native and RLE); else both arrays are one.
-    Raises NotAnalysable that names the transfer syntax when no decoder can read a frame.
+    Raises NotAnalysable that names the transfer syntax when no decoder can read a frame, Transient when the disk fails.
     """
-    syntax = UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
-    if "PixelData" not in dataset:
+    syntax = UID(image.syntax)
+    if image.pixels is None or image.pixels.tag != PIXEL_DATA:
         raise NotAnalysable("an image has no Pixel Data")
     try:
-        _check_codestreams(dataset, form, syntax)
-        yield from _decode(dataset, form, syntax, indices)
+        with SourceBytes(image.path, limits) as content:
+            yield from _decode(content, image, form, indices)
     except MALFORMED as error:
         raise NotAnalysable(f"the pixels cannot be decoded (transfer syntax {syntax.name or 'missing'})") from error
 
 
 def _decode(
-    dataset: Dataset, form: PixelFormat, syntax: UID, indices: Sequence[int]
+    content: SourceBytes, image: SourceHeader, form: PixelFormat, indices: Sequence[int]
 ) -> Iterator[tuple[Stored, Stored]]:
-    whole_words = not syntax.is_encapsulated or syntax == RLELossless
-    for raw in _raw_frames(dataset, form, syntax, indices, whole_words=whole_words):
+    syntax = UID(image.syntax)
+    if syntax in _NATIVE:
+        frames, whole_words = _native_frames(content, image, form, indices), True
+    else:
+        pixels = _Encoded(_value(content, image), image.offsets, form)
+        _check_codestreams(pixels, form, syntax)
+        frames, whole_words = _raw_frames(pixels, form, syntax, indices, image)
+    for raw in frames:
         if raw.shape != (form.rows, form.columns):
             raise ValueError("decoded frame has another shape")
         word = raw.astype(raw.dtype.newbyteorder("="), copy=False)
         yield (significant_bits(word, form) if whole_words else word), word
+
+
+def _native_frames(
+    content: SourceBytes, image: SourceHeader, form: PixelFormat, indices: Sequence[int]
+) -> Iterator[Stored]:
+    """Frames of native little endian pixel data (PS3.5 8.1.1), read one by one."""
+    place, size = image.pixels, form.rows * form.columns * (form.bits_allocated // 8)
+    if place is None or place.length is None or place.length < size * form.frames:
+        raise ValueError("fewer pixels than the header states")
+    dtype = np.dtype(f"<{'i' if form.signed else 'u'}{form.bits_allocated // 8}")
+    for index in indices:
+        frame = np.frombuffer(content.read(place.offset + index * size, size), dtype)
+        yield frame.reshape(form.rows, form.columns)
+
+
+def _value(content: SourceBytes, image: SourceHeader) -> bytes:
+    """The value of Pixel Data; encapsulated ones (PS3.5 A.4) reach to the end of the file here."""
+    if image.pixels is None:
+        raise ValueError("no pixels")
+    left = content.size - image.pixels.offset
+    length = left if image.pixels.length is None else image.pixels.length
+    if length > left:
+        raise ValueError("fewer pixels than the header states")
+    return content.read(image.pixels.offset, length)
 
 
 def significant_bits(words: Stored, form: PixelFormat) -> Stored:
@@ -110,52 +147,63 @@ def significant_bits(words: Stored, form: PixelFormat) -> Stored:
     return np.right_shift(lifted, width - form.bits_stored)
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The value of Pixel Data as it is encoded, with its Extended Offset Table and Lengths."""
+
+    value: bytes
+    offsets: tuple[bytes, bytes] | None
+    form: PixelFormat
+
+    def codestreams(self) -> Iterator[bytes]:
+        return generate_frames(self.value, number_of_frames=self.form.frames, extended_offsets=self.offsets)
+
+
 def _raw_frames(
-    dataset: Dataset, form: PixelFormat, syntax: UID, indices: Sequence[int], *, whole_words: bool
-) -> Iterator[Stored]:
-    if syntax == JPEGExtended12Bit and form.bits_stored > 8:
-        yield from _imagecodecs_frames(dataset, form, indices)
-        return
+    pixels: _Encoded, form: PixelFormat, syntax: UID, indices: Sequence[int], image: SourceHeader
+) -> tuple[Iterator[Stored], bool]:
+    """The decoded frames, and whether they hold whole words."""
+    if syntax in JPEGTransferSyntaxes:
+        return _jpeg_frames(pixels, form, indices), False
+    whole_words = not syntax.is_encapsulated or syntax == RLELossless
     options: dict[str, Any] = {"correct_unused_bits": False} if whole_words else {}
     wanted = None if len(indices) == form.frames else list(indices)
-    done = 0
-    try:
-        for array, _ in get_decoder(syntax).iter_array(dataset, indices=wanted, raw=True, **options):
-            yield array
-            done += 1
-            if done == len(indices):
-                break
-    except MALFORMED:
-        if syntax not in JPEGTransferSyntaxes:
-            raise
-        yield from _imagecodecs_frames(dataset, form, indices[done:])
+    arrays = get_decoder(syntax).iter_array(_as_dataset(pixels, image), indices=wanted, raw=True, **options)
+    return (array for array, _ in islice(arrays, len(indices))), whole_words
 
 
-def _imagecodecs_frames(dataset: Dataset, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
+def _as_dataset(pixels: _Encoded, image: SourceHeader) -> Dataset:
+    """What pydicom's decoders ask: the Image Pixel Module as it was checked, nothing else of the file."""
+    form, dataset = pixels.form, Dataset()
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = form.rows, form.columns, form.frames
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = form.bits_allocated, form.bits_stored, form.high_bit
+    dataset.PixelRepresentation = int(form.signed)
+    dataset.PixelData = pixels.value
+    dataset["PixelData"].VR = "OB" if image.pixels is None or image.pixels.vr == b"OB" else "OW"
+    if pixels.offsets is not None:
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = pixels.offsets
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(image.syntax)
+    return dataset
+
+
+def _jpeg_frames(pixels: _Encoded, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
     """Decode JPEG frames, also 12-bit ones, with libjpeg-turbo and its lossless kin as imagecodecs packs them."""
     wanted = set(indices)
-    for index, frame in enumerate(_codestreams(dataset, form)):
+    aligned = replace(form, frames=1, high_bit=form.bits_stored - 1)
+    for index, frame in enumerate(pixels.codestreams()):
         if index in wanted:
             array = np.asarray(imagecodecs.jpeg_decode(frame))
-            aligned = PixelFormat(
-                form.rows, form.columns, 1, form.bits_allocated, form.bits_stored, form.bits_stored - 1, form.signed
-            )
-            width = array.dtype.itemsize
-            yield significant_bits(array.view(f"i{width}"), aligned) if form.signed else array
+            signed = array.view(f"i{array.dtype.itemsize}") if form.signed else array
+            yield significant_bits(signed, aligned) if form.signed else array
 
 
-def _codestreams(dataset: Dataset, form: PixelFormat) -> Iterator[bytes]:
-    extended = None
-    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
-        extended = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    return generate_frames(dataset.PixelData, number_of_frames=form.frames, extended_offsets=extended)
-
-
-def _check_codestreams(dataset: Dataset, form: PixelFormat, syntax: UID) -> None:
-    """Compare the size that each codestream states with Rows and Columns, before a decoder allocates it."""
-    if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, HTJ2KLosslessRPCL):
+def _check_codestreams(pixels: _Encoded, form: PixelFormat, syntax: UID) -> None:
+    """Compare what each codestream states with Rows and Columns and one sample, before a decoder allocates it."""
+    if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
         return
-    for frame in _codestreams(dataset, form):
+    for frame in pixels.codestreams():
         shape = codestream_shape(frame)
         if shape is not None and shape != (form.rows, form.columns):
             raise NotAnalysable("the size of the compressed image is not the one that its header states")

@@ -28,14 +28,15 @@ class Decoding:
     """A begun job whose images are being decoded."""
 
     begun: Begun
-    decoded: Future[LoadedVolume | DetectionResult]
+    decoded: Future[tuple[LoadedVolume | DetectionResult, float]]
+    """The Volume, or why there is none, and how many seconds that took."""
 
     @property
     def planes(self) -> int:
         """Planes of the decoded Volume; 0 where there is none."""
         if self.decoded.exception() is not None:
             return 0
-        result = self.decoded.result()
+        result, _ = self.decoded.result()
         return len(result.volume.planes) if isinstance(result, LoadedVolume) else 0
 
 

@@ -1,60 +1,73 @@
-"""From the files of a Series to ``contract.Volume``, or the reason why it cannot be analysed."""
+"""From the files of a Series to the planes of ``contract.Volume``, or the reason why it cannot be analysed.
+
+Runs in the child process (``reading``); ``reader`` makes the Volume of what it says.
+"""
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from pydicom import Dataset
-
-from dicomnode.detect.pixels import expressible_range, inverted_window, is_inverted, to_grey
-from dicomnode.detect.pixels_codec import Stored, stored_frames
+from dicomnode.detect.header_plain import PlainLimits
+from dicomnode.detect.pixels import Grey, expressible_range, inverted_window, is_inverted, to_grey
+from dicomnode.detect.pixels_codec import Stored, Words, stored_frames
+from dicomnode.detect.source_bytes import read_source
 from dicomnode.detect.volume_frames import Frame, frames_of
-from dicomnode.detect.volume_header import read_header, read_whole
 from dicomnode.detect.volume_screen import PROJECTION, left_out, only_unsuitable, unsuitable
 from dicomnode.detect.volume_stack import Stack, build_stack
 from dicomnode.detect.volume_terms import Limits, LoadedVolume, NotAnalysable, SourceFile
-from dicomnode.detectors.contract import Plane, Volume
-from dicomnode.dicom.summary import SeriesSummary
 
-__all__ = ["Limits", "LoadedVolume", "NotAnalysable", "SourceFile", "load_volume"]
+__all__ = ["Arranged", "Limits", "LoadedVolume", "NotAnalysable", "SourceFile", "arrange"]
 
 _BYTES_OF_FLOAT32 = 4
 
 
-def load_volume(summary: SeriesSummary, sources: Sequence[SourceFile], limits: Limits | None = None) -> LoadedVolume:
-    """Build the Volume of one Series from its files, whatever their order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Arranged:
+    """The images of a Series in the order of its Volume, pixels still undecoded, with the Volume's notes."""
+
+    frames: tuple[Frame, ...]
+    spacing: float | None
+    notes: tuple[str, ...]
+    limits: Limits
+
+    def decoded(self) -> Iterator[tuple[int, Grey]]:
+        """Each image, as its place in ``frames`` and its pixels; every file is read once, in whatever order.
+
+        Raises NotAnalysable with a reason free of patient data, Transient when the file system fails.
+        """
+        place = {id(frame): index for index, frame in enumerate(self.frames)}
+        for frame, words in _decoded(self.frames, self.limits):
+            yield place[id(frame)], to_grey(frame.header, frame.form, frame.lut, words)
+
+
+def arrange(sources: Sequence[SourceFile], limits: Limits) -> Arranged:
+    """Read the headers of one Series, whatever the order of its files, and put its images in order.
 
     Slices (CT, MR, PET, single- and multi-frame): one stack in anatomical order, see ``volume_stack.build_stack``
-    and ``geometry.examine_stack``. Projections: each image is a plane, in the order of Instance Number. Pixels as
-    ``contract.Plane`` says, see ``pixels.to_grey``. What was left out or chosen is in ``Volume.notes``.
+    and ``geometry.examine_stack``. Projections: each image is a plane, in the order of Instance Number.
     Raises NotAnalysable with a reason free of patient data, Transient when the file system fails.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes element values in its warnings
-        return _load(summary, sources, limits or Limits())
-
-
-def _load(summary: SeriesSummary, sources: Sequence[SourceFile], limits: Limits) -> LoadedVolume:
     frames, notes = _suitable_frames(sources, limits)
     if all(frame.source.reference.SOPClassUID in PROJECTION for frame in frames):
         stack = Stack(tuple(sorted(frames, key=lambda frame: frame.order)), None, ())
     else:
         stack = build_stack(frames, lambda chosen: _stored(chosen, limits))
-    planes = _planes(stack.frames, limits)
-    volume = Volume(summary, planes, stack.spacing, (*notes, *stack.notes))
-    return LoadedVolume(volume, tuple(frame.header for frame in stack.frames))
+    _refuse_too_large(stack.frames, limits)
+    return Arranged(stack.frames, stack.spacing, (*notes, *stack.notes), limits)
 
 
 def _suitable_frames(sources: Sequence[SourceFile], limits: Limits) -> tuple[list[Frame], tuple[str, ...]]:
     frames: list[Frame] = []
     excluded: list[str] = []
+    budget = PlainLimits()
     for source in _each_once(sources):
-        header = read_header(source.path, limits)
-        why_not = unsuitable(source, header)
+        image = read_source(source.path, limits, budget)
+        why_not = unsuitable(source, image.dataset)
         if why_not is None:
-            frames += frames_of(source, header, limits)
+            frames += frames_of(source, image, limits)
         else:
             excluded.append(why_not)
     if not frames:
@@ -77,31 +90,18 @@ def _refuse_mixture(frames: Sequence[Frame]) -> None:
         raise NotAnalysable("the series mixes projections and slices")
 
 
-def _planes(frames: Sequence[Frame], limits: Limits) -> tuple[Plane, ...]:
+def _refuse_too_large(frames: Sequence[Frame], limits: Limits) -> None:
     if len(frames) > limits.max_planes:
         raise NotAnalysable(f"the series has more than {limits.max_planes} images")
     if sum(frame.form.rows * frame.form.columns for frame in frames) * _BYTES_OF_FLOAT32 > limits.max_series_bytes:
         raise NotAnalysable(f"the series needs more than {limits.max_series_bytes} bytes of memory")
-    made = {id(frame): _plane(frame, decoded) for frame, decoded in _decoded(frames, limits)}
-    return tuple(made[id(frame)] for frame in frames)
+    for frame in frames:
+        if not all(map(math.isfinite, expressible_range(frame.form, frame.lut))):
+            raise NotAnalysable("the rescale of an image gives values that are no numbers")
 
 
-def _plane(frame: Frame, decoded: tuple[Stored, Stored]) -> Plane:
-    grey = to_grey(frame.header, frame.form, frame.lut, decoded)
-    return Plane(
-        pixels=grey.pixels,
-        source=frame.source.reference,
-        frame=frame.number,
-        spacing=frame.spacing,
-        position=frame.position,
-        orientation=frame.orientation,
-        window=_window(frame),
-        stored_min=grey.stored_min,
-        stored_max=grey.stored_max,
-    )
-
-
-def _window(frame: Frame) -> tuple[float, float] | None:
+def window_of(frame: Frame) -> tuple[float, float] | None:
+    """(centre, width) of the image as its plane shows it (MONOCHROME2), or None."""
     if frame.window is None or not is_inverted(frame.header):
         return frame.window
     return inverted_window(frame.window, expressible_range(frame.form, frame.lut), linear=frame.linear_window)
@@ -112,13 +112,13 @@ def _stored(frames: Sequence[Frame], limits: Limits) -> Iterator[tuple[Frame, St
         yield frame, stored
 
 
-def _decoded(frames: Sequence[Frame], limits: Limits) -> Iterator[tuple[Frame, tuple[Stored, Stored]]]:
+def _decoded(frames: Sequence[Frame], limits: Limits) -> Iterator[tuple[Frame, Words]]:
     """Each frame with its (stored values, whole words); every file is read once."""
     by_instance: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         by_instance[frame.source.reference.SOPInstanceUID].append(frame)
     for members in by_instance.values():
         members.sort(key=lambda frame: frame.index)
-        dataset: Dataset = read_whole(members[0].source.path, limits)
-        arrays = stored_frames(dataset, members[0].form, [frame.index for frame in members])
+        first = members[0]
+        arrays = stored_frames(first.image, first.form, [frame.index for frame in members], limits)
         yield from zip(members, arrays, strict=True)

@@ -11,6 +11,7 @@ from pydicom.uid import UID
 from dicomnode.detect.geometry import Orientation, is_orientation
 from dicomnode.detect.pixels import ModalityLUT, Rescale, first_window, linear_rescale, modality_lut
 from dicomnode.detect.pixels_codec import PixelFormat, pixel_format
+from dicomnode.detect.source_bytes import SourceHeader
 from dicomnode.detect.volume_header import integer, items, number, numbers, text, values
 from dicomnode.detect.volume_screen import ENHANCED, PROJECTION
 from dicomnode.detect.volume_terms import Limits, NotAnalysable, SourceFile
@@ -56,7 +57,7 @@ class Frame:
     """
 
     source: SourceFile
-    header: Dataset
+    image: SourceHeader
     form: PixelFormat
     lut: ModalityLUT
     index: int = 0
@@ -71,20 +72,26 @@ class Frame:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def header(self) -> Dataset:
+        """The Data Set of the Instance without its pixels."""
+        return self.image.dataset
+
+    @property
     def order(self) -> tuple[int, str, int]:
         """A place in the Series that does not depend on the order of the files."""
         instance = integer(self.header, "InstanceNumber")
         return (instance if instance is not None else 1 << 31, self.source.reference.SOPInstanceUID, self.index)
 
 
-def frames_of(source: SourceFile, header: Dataset, limits: Limits) -> tuple[Frame, ...]:
+def frames_of(source: SourceFile, image: SourceHeader, limits: Limits) -> tuple[Frame, ...]:
     """The frames of an Instance that passed ``volume_screen``.
 
     Raises NotAnalysable when the Image Pixel Module, the rescale or the functional groups are not usable.
     """
+    header = image.dataset
     form = pixel_format(header, limits)
     if source.reference.SOPClassUID in ENHANCED:
-        return _enhanced_frames(source, header, form)
+        return _enhanced_frames(source, image, form)
     if form.frames > 1:
         raise NotAnalysable(
             f"{UID(source.reference.SOPClassUID).name} holds {form.frames} frames without a geometry of their own"
@@ -95,7 +102,7 @@ def frames_of(source: SourceFile, header: Dataset, limits: Limits) -> tuple[Fram
     return (
         Frame(
             source,
-            header,
+            image,
             form,
             lut,
             spacing=_spacing(header),
@@ -110,14 +117,15 @@ def frames_of(source: SourceFile, header: Dataset, limits: Limits) -> tuple[Fram
     )
 
 
-def _enhanced_frames(source: SourceFile, header: Dataset, form: PixelFormat) -> tuple[Frame, ...]:
+def _enhanced_frames(source: SourceFile, image: SourceHeader, form: PixelFormat) -> tuple[Frame, ...]:
     """Frames of the Multi-frame Functional Groups Module (PS3.3 C.7.6.16)."""
+    header = image.dataset
     shared = items(header, "SharedFunctionalGroupsSequence")
     each = items(header, "PerFrameFunctionalGroupsSequence")
     if len(each) != form.frames:
         raise NotAnalysable(f"a multi-frame image has {form.frames} frames and {len(each)} per-frame functional groups")
     base = shared[0] if shared else Dataset()
-    return tuple(_enhanced_frame(source, header, form, _Groups(group, base), i) for i, group in enumerate(each))
+    return tuple(_enhanced_frame(source, image, form, _Groups(group, base), i) for i, group in enumerate(each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,8 @@ class _Groups:
         return Dataset()
 
 
-def _enhanced_frame(source: SourceFile, header: Dataset, form: PixelFormat, groups: _Groups, index: int) -> Frame:
+def _enhanced_frame(source: SourceFile, image: SourceHeader, form: PixelFormat, groups: _Groups, index: int) -> Frame:
+    header = image.dataset
     transformation = groups.macro("PixelValueTransformationSequence")
     lut = linear_rescale(transformation) or Rescale()
     _require_hounsfield(header, transformation, lut)
@@ -143,7 +152,7 @@ def _enhanced_frame(source: SourceFile, header: Dataset, form: PixelFormat, grou
     image_type = _upper(groups.macro(*_FRAME_TYPES), "FrameType") or _upper(header, "ImageType")
     return Frame(
         source,
-        header,
+        image,
         form,
         lut,
         index,

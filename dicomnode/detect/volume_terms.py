@@ -23,7 +23,6 @@ MALFORMED = (
     EOFError,
     InvalidDicomError,
     LookupError,
-    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -47,7 +46,7 @@ class NotAnalysable(Permanent):
 class Limits:
     """Bounds against hostile or broken input, checked before memory is taken.
 
-    ``max_file_bytes``: size of a file, and of its Data Set after inflating the deflated transfer syntax.
+    ``max_file_bytes``: size of a file. ``max_inflated_bytes``: of a Data Set that came deflated (PS3.5 A.5).
     ``max_instance_bytes``: Rows x Columns x Number of Frames x bytes of a sample, of one Instance.
     ``max_series_bytes``: the planes of the Volume as float32 (2 GiB hold 2048 planes of 512 x 512).
     ``max_planes``: planes of the Volume, and frames of one Instance.
@@ -57,6 +56,7 @@ class Limits:
     max_instance_bytes: int = 512 * _MIB
     max_series_bytes: int = 2048 * _MIB
     max_planes: int = 10_000
+    max_inflated_bytes: int = 512 * _MIB
 
 
 @dataclass(frozen=True, slots=True)

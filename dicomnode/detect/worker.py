@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from dicomnode.config import Config
-from dicomnode.detect.analyse import VOLUME_GATE, Analysis, analyse, detect_all, load, told
+from dicomnode.detect.analyse import VOLUME_GATE, Analysis, analyse, detect_all, load, timed, told
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
 from dicomnode.detect.together import Begun, Decoding, ready_group
 from dicomnode.detect.volume import LoadedVolume
 from dicomnode.detect.warm import WarmDetectors
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector
-from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, place
-from dicomnode.jobs import Heartbeat, Job, claim, retry, run_until, take
+from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient, place
+from dicomnode.jobs import Heartbeat, Job, claim, hand_back, retry, run_until, take
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
+from dicomnode.store.stages import Took
 from dicomnode.store.tables import AssignmentRow, JobRow
 
 KINDS = ("detect",)
 LEASE_S = 120.0
 LIMIT_S = 1800.0
 MAX_ATTEMPTS = 3
+GRACE_S = 5.0
+"""A node that is told to stop leaves the running analysis so long; it may be about to end."""
 PLANES_AHEAD = 8
 """Calls of ``detect.batch_planes`` planes that one group may hold, so that its maps fit into memory."""
 T = TypeVar("T")
@@ -52,14 +57,44 @@ class DetectWorker:
         self._config, self._config_sha256 = config, config_sha256
         self._detectors, self._owner, self._clock = detectors, owner, clock
         self._at_once = config.detect.series_on(detectors.accelerator)
+        self._held: tuple[Job, ...] = ()
 
-    def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set; the running analysis is finished first."""
+    def run(
+        self, stop: threading.Event, *, grace_s: float = GRACE_S, leave: Callable[[int], object] = os._exit
+    ) -> None:
+        """Work until ``stop`` is set. An analysis that goes on for ``grace_s`` after it is given back, undone.
+
+        A detector cannot be stopped from inside, so the process ends by ``leave`` then, at once. What it held costs
+        the job neither an attempt nor a crash.
+        """
+        idle = threading.Event()
+
+        def watch() -> None:
+            stop.wait()
+            if not idle.wait(grace_s):
+                self._give_back()
+                leave(0)
+
+        threading.Thread(target=watch, name="drain", daemon=True).start()
         run_until(stop, self.step)
+        idle.set()
+
+    def _give_back(self) -> None:
+        for job in self._held:
+            try:
+                with self._store.write() as session:
+                    hand_back(session, job, self._clock())
+            except LeaseLost:
+                continue  # it has just ended
+            except Transient as error:
+                _log.error("lease left to the supervisor", extra={"job": job.id, "error": str(error)})
+                continue
+            _log.info("given back, the node stops", extra={"job": job.id})
 
     def step(self) -> bool:
         """Do the work there is, one job or some together; returns whether there was any."""
         jobs = self._claim()
+        self._held = tuple(jobs)
         limit = LIMIT_S * max(1, len(jobs))
         with ExitStack() as held:
             for job in jobs:
@@ -92,7 +127,7 @@ class DetectWorker:
         """Images are decoded side by side; Series of one detector and model that are decoded are analysed together."""
         begun = [one for job in jobs if (one := self._guarded(job, partial(self._begun, job))) is not None]
         with ThreadPoolExecutor(self._config.detect.decoders, "decode") as pool:
-            waiting = [Decoding(one, pool.submit(load, one.case)) for one in begun]
+            waiting = [Decoding(one, pool.submit(timed, partial(load, one.case))) for one in begun]
             while waiting:
                 group = ready_group(waiting, self._config.detect.batch_planes * PLANES_AHEAD)
                 waiting = [item for item in waiting if item not in group]
@@ -100,23 +135,31 @@ class DetectWorker:
 
     def _group(self, group: Sequence[Decoding]) -> None:
         """Analyse a group; when the whole fails, each alone, so that a failure is told of the Series that made it."""
-        loaded = [(item.begun, self._guarded(item.begun.job, item.decoded.result)) for item in group]
-        usable = [(one, volume) for one, volume in loaded if isinstance(volume, LoadedVolume)]
+        decoded = [(item.begun, self._guarded(item.begun.job, item.decoded.result)) for item in group]
+        loaded = [(one, answer[0], answer[1]) for one, answer in decoded if answer is not None]
+        usable = [(one, volume, load_s) for one, volume, load_s in loaded if isinstance(volume, LoadedVolume)]
         results: list[DetectionResult] = []
+        inference_s = 0.0
         try:
             if len(usable) > 1:
-                results = detect_all(usable[0][0].detector, [volume.volume for _, volume in usable])
+                volumes = [volume.volume for _, volume, _ in usable]
+                results, inference_s = timed(partial(detect_all, usable[0][0].detector, volumes))
         except Exception as error:  # noqa: BLE001 - process edge: a detector may fail in any way; each is tried alone
             _log.warning("a group of series failed, each is analysed alone", extra={"error": _described(error)})
-        for one, volume in loaded:
+        for one, volume, load_s in loaded:
             if isinstance(volume, DetectionResult):
-                self._guarded(one.job, partial(self._finish, one, Analysis(volume, one.version, gate=VOLUME_GATE)))
-        for i, (one, volume) in enumerate(usable):
-            self._guarded(one.job, partial(self._tell, one, volume, results[i] if results else None))
+                analysis = Analysis(volume, one.version, gate=VOLUME_GATE, took=Took(load_s))
+                self._guarded(one.job, partial(self._finish, one, analysis))
+        for i, (one, volume, load_s) in enumerate(usable):
+            answer = (results[i], inference_s) if results else None
+            self._guarded(one.job, partial(self._tell, one, volume, answer, load_s))
 
-    def _tell(self, begun: Begun, loaded: LoadedVolume, result: DetectionResult | None) -> None:
-        answer = begun.detector.detect(loaded.volume) if result is None else result
-        self._finish(begun, told(*self._terms(begun), loaded, answer))
+    def _tell(
+        self, begun: Begun, loaded: LoadedVolume, answer: tuple[DetectionResult, float] | None, load_s: float
+    ) -> None:
+        """``answer``: of the whole group, which took so many seconds; None: it failed, this one is tried alone."""
+        result, inference_s = answer or timed(partial(begun.detector.detect, loaded.volume))
+        self._finish(begun, replace(told(*self._terms(begun), loaded, result), took=Took(load_s, inference_s)))
 
     def _guarded(self, job: Job, work: Callable[[], T]) -> T | None:
         """What ``work`` answers, or None when the job has ended or failed."""
@@ -144,7 +187,8 @@ class DetectWorker:
         return self._config, begun.case, begun.detector, begun.version, begun.started_at
 
     def _finish(self, begun: Begun, analysis: Analysis) -> None:
-        stored = store_objects(self._spool, analysis.objects)
+        stored, report_s = timed(partial(store_objects, self._spool, analysis.objects))
+        analysis = replace(analysis, took=replace(analysis.took, report=report_s if stored else None))
         job, case, detector, now = begun.job, begun.case, begun.detector, self._clock()
         write_outcome(self._store, self._config, self._config_sha256, job, case, detector, analysis, stored, now)
         _log.info("analysed", extra={"assignment": case.assignment.id, "outcome": analysis.result.outcome.value})

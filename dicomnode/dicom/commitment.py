@@ -122,15 +122,34 @@ def request_dataset(transaction: str, instances: Iterable[tuple[str, str]]) -> D
     return dataset
 
 
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """An N-EVENT-REPORT-RQ as it came (PS3.7 10.1.1). ``content``: its Event Information, undecoded."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    EventTypeID: int
+    abstract_syntax: str
+    transfer_syntax: str
+    content: bytes
+
+
 def read_report(event: Event) -> CommitmentReport:
     """The report in pynetdicom's N-EVENT-REPORT ``event``. Raises Refusal with the status to answer."""
     asked = cast("N_EVENT_REPORT", event.request)
-    if {str(asked.AffectedSOPClassUID), str(event.context.abstract_syntax)} != {STORAGE_COMMITMENT_PUSH}:
-        raise Refusal(EventStatus.NO_SUCH_SOP_CLASS, "event report that is not of storage commitment")
-    if str(asked.AffectedSOPInstanceUID) != PUSH_MODEL_INSTANCE:
-        raise Refusal(EventStatus.NO_SUCH_SOP_INSTANCE, "event report of an unknown SOP Instance")
     content = asked.EventInformation.getbuffer() if asked.EventInformation is not None else b""
-    return decode_report(asked.EventTypeID or 0, bytes(content[: MAX_REPORT_BYTES + 1]), event.context.transfer_syntax)
+    titles = str(asked.AffectedSOPClassUID), str(asked.AffectedSOPInstanceUID), asked.EventTypeID or 0
+    context = str(event.context.abstract_syntax), str(event.context.transfer_syntax)
+    return read_event_report(EventReport(*titles, *context, bytes(content[: MAX_REPORT_BYTES + 1])))
+
+
+def read_event_report(asked: EventReport) -> CommitmentReport:
+    """The report in ``asked``. Raises Refusal with the status to answer."""
+    if {asked.SOPClassUID, asked.abstract_syntax} != {STORAGE_COMMITMENT_PUSH}:
+        raise Refusal(EventStatus.NO_SUCH_SOP_CLASS, "event report that is not of storage commitment")
+    if asked.SOPInstanceUID != PUSH_MODEL_INSTANCE:
+        raise Refusal(EventStatus.NO_SUCH_SOP_INSTANCE, "event report of an unknown SOP Instance")
+    return decode_report(asked.EventTypeID, asked.content, asked.transfer_syntax)
 
 
 def decode_report(event_type: int, content: bytes, transfer_syntax: str) -> CommitmentReport:

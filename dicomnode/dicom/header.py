@@ -36,6 +36,7 @@ __all__ = [
     "part10_offset",
     "read_header",
     "read_header_bytes",
+    "read_whole",
     "require_whole",
 ]
 
@@ -97,7 +98,7 @@ class HeaderLimits:
 
 
 _LIMITS = HeaderLimits()
-_WHOLE_LIMITS = HeaderLimits(elements=2_000_000)
+_WHOLE_LIMITS = HeaderLimits(elements=1_000_000)
 _Element = tuple[int, bytes, int, int]
 _ReadElement = Callable[[bytes | memoryview, int], _Element]
 
@@ -140,6 +141,27 @@ def read_header_bytes(
     and ValueError for an unknown keyword.
     """
     return _read(MemorySource(data), 0, transfer_syntax_uid, _wanted(frozenset(keywords)), limits)
+
+
+def read_whole(
+    source: MemorySource,
+    offset: int,
+    transfer_syntax_uid: str,
+    keywords: Collection[str],
+    *,
+    inflated_bytes: int,
+) -> dict[str, tuple[Value, ...]]:
+    """``read_header_bytes`` and ``require_whole`` in one walk over the data set at ``offset`` of ``source``.
+
+    A deflated data set is inflated to its end, without being kept; one of more than ``inflated_bytes`` is refused.
+    Raises MalformedHeader, and ValueError for an unknown keyword.
+    """
+    wanted = _wanted(frozenset(keywords))
+    if transfer_syntax_uid in DEFLATED:
+        source, offset = InflatingSource(source, offset, inflated_bytes), 0
+    read_element = _reader_for(source, offset, transfer_syntax_uid)
+    found, _ = _scan(source, offset, read_element, wanted._replace(last_tag=0xFFFFFFFF), _WHOLE_LIMITS)
+    return _decode(found, wanted, big_endian=transfer_syntax_uid == EXPLICIT_BIG_ENDIAN)
 
 
 def require_whole(data: bytes | memoryview, transfer_syntax_uid: str, *, limits: HeaderLimits = _WHOLE_LIMITS) -> None:

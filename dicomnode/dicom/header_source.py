@@ -51,8 +51,11 @@ class FileSource(MemorySource):
 class InflatingSource(MemorySource):
     """Deflated Explicit VR Little Endian (PS3.5 A.5), inflated only as far as it is read, ``limit`` bytes at most.
 
-    Raises MalformedHeader when the stream is damaged or more than ``limit`` bytes would be needed.
+    It is read forwards: what lies more than ``KEPT_BYTES`` behind is forgotten, so that memory stays flat whatever the
+    stream inflates to. Raises MalformedHeader when the stream is damaged or more than ``limit`` bytes would be needed.
     """
+
+    KEPT_BYTES = 4 * CHUNK_BYTES
 
     def __init__(self, packed: MemorySource, offset: int, limit: int) -> None:
         super().__init__(b"")
@@ -61,31 +64,39 @@ class InflatingSource(MemorySource):
         self._limit = limit
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._plain = bytearray()
+        self._forgotten = 0
         self._exhausted = False
         self.move(0)
 
     def move(self, position: int, size: int = CHUNK_BYTES) -> None:
         end = position + max(size, CHUNK_BYTES)
-        self._grow(end)
-        self.data = bytes(self._plain[position:end])
+        self._grow(end, position)
+        self.data = bytes(self._plain[position - self._forgotten : end - self._forgotten])
         self.base = position
 
     def reaches(self, end: int) -> bool:
         if end > self._limit:
-            raise MalformedHeader("the deflated header inflates beyond its limit")
-        self._grow(end)
-        return end <= len(self._plain)
+            raise MalformedHeader("the deflated data set inflates beyond its limit")
+        self._grow(end, end - self.KEPT_BYTES)
+        return end <= self._forgotten + len(self._plain)
 
-    def _grow(self, size: int) -> None:
+    def _grow(self, size: int, needed_from: int) -> None:
         size = min(size, self._limit)
         try:
-            while len(self._plain) < size and not self._exhausted:
+            while self._forgotten + len(self._plain) < size and not self._exhausted:
                 pending = self._inflate.unconsumed_tail or self._next_packed()
                 inflated = self._inflate.decompress(pending, CHUNK_BYTES)
                 self._plain += inflated
                 self._exhausted = self._inflate.eof or not (pending or inflated)
+                self._forget(needed_from)
         except zlib.error as error:
             raise MalformedHeader("the deflated data set is damaged") from error
+
+    def _forget(self, before: int) -> None:
+        surplus = min(before - self._forgotten, len(self._plain))
+        if surplus >= self.KEPT_BYTES:
+            del self._plain[:surplus]
+            self._forgotten += surplus
 
     def _next_packed(self) -> bytes:
         start = self._offset - self._packed.base

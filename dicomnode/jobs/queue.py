@@ -52,6 +52,11 @@ def retry(session: Session, job: Job, reason: str, not_before: float) -> None:
     _leave(session, job, state="ready", not_before=not_before, error=reason)
 
 
+def hand_back(session: Session, job: Job, now: float) -> None:
+    """The node goes down: the attempt never was, and counts neither as one nor as a crash. Raises LeaseLost."""
+    _leave(session, job, state="ready", not_before=now, attempt=JobRow.attempt - 1)
+
+
 def bury(session: Session, job: Job, reason: str, now: float) -> None:
     """Dead letter: no further attempt until an operator requeues it. Raises LeaseLost."""
     _leave(session, job, state="dead", finished_at=now, error=reason)

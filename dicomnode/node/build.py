@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicomnode.config import Config, ConfigSource
+from dicomnode.config import Config, ConfigSource, check_secrets
 from dicomnode.detectors.contract import Detector, HasOwnModel
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import ModelRegistry
+from dicomnode.store.clock import NodeClock, new_clock
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What every process of the node is built from; picklable."""
+    """What every process of the node is built from; picklable. ``clock``: one for all of them."""
 
     config: Config
     source: ConfigSource
+    clock: NodeClock = field(default_factory=new_clock)
 
     def store(self) -> Store:
         """The database. Raises ConfigError for a URL that is not one."""
@@ -29,9 +31,14 @@ class Blueprint:
     def spool(self) -> Spool:
         """The spool below the data folder. Raises ConfigError when it cannot be made."""
         try:
+            self.config.node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Spool(self.config.node.data_dir.resolve() / "spool")
         except OSError as error:
             raise ConfigError(f"node.data_dir: the spool cannot be made: {error.strerror}") from error
+
+    def check_secrets(self) -> None:
+        """Raise ConfigError with the line of a key, password or token file that others can read."""
+        check_secrets(self.config, self.source)
 
     def registry(self) -> ModelRegistry:
         """The shipped models and those of ``node.model_dir``."""

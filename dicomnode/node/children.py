@@ -19,6 +19,7 @@ from typing import Any
 from dicomnode.errors import ConfigError
 from dicomnode.node.build import Blueprint
 from dicomnode.node.roles import STOP_SIGNALS, Assignment, run_child
+from dicomnode.receive.sockets import Sockets
 
 MAX_RESTART_DELAY_S = 60.0
 STEADY_S = 60.0
@@ -29,13 +30,15 @@ _log = logging.getLogger(__name__)
 class Child:
     """One duty and the process that does it at present. ``owner`` changes with every restart.
 
-    Stop is told through a pipe: setting a ``multiprocessing.Event`` waits until the other side has woken, and so for
+    ``sockets``: where it accepts connections; they outlive it, so that peers wait for the next one instead of being
+    refused. Stop is told through a pipe: setting a ``multiprocessing.Event`` waits until the other side has woken, and so for
     ever when that process hangs or is frozen.
     """
 
     duty: str
     blueprint: Blueprint
     role: str
+    sockets: Sockets | None = None
     owner: str = ""
     process: SpawnProcess | None = None
     said: dict[str, Any] | None = None
@@ -52,7 +55,7 @@ class Child:
         self._close_pipes()
         self._ready, sender = context.Pipe(duplex=False)
         receiver, self._stop = context.Pipe(duplex=False)
-        assignment = Assignment(self.duty, self.owner, self.blueprint)
+        assignment = Assignment(self.duty, self.owner, self.blueprint, self.sockets)
         arguments = (assignment, receiver, sender, os.getpid())
         self.process = context.Process(target=run_child, args=arguments, name=self.owner, daemon=False)
         with _stop_signals_blocked():

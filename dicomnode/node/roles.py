@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from dicomnode.errors import ConfigError, DicomNodeError, place
+from dicomnode.errors import DicomNodeError, place
 from dicomnode.node.build import Blueprint
 from dicomnode.node.logs import log_to_stderr
+from dicomnode.receive.sockets import Sockets
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMMIT_STOP_S = 10.0
@@ -25,11 +26,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One child process: what it does, for whom it holds leases, how it hears stop and says ready."""
+    """One child process: what it does, for whom it holds leases, where it accepts if it receives."""
 
     duty: str
     owner: str
     blueprint: Blueprint
+    sockets: Sockets | None = None
 
 
 def run_child(assignment: Assignment, stop: Connection, ready: Connection, parent: int) -> None:
@@ -85,13 +87,16 @@ def _receive(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
     from dicomnode.receive import StorageServer
 
     blueprint = assignment.blueprint
-    server = StorageServer(blueprint.config, blueprint.store(), blueprint.spool())
-    try:
-        port = server.start()
-    except OSError as error:
-        node = blueprint.config.node
-        raise ConfigError(f"node.port: {node.host}:{node.port} cannot be used: {error.strerror}") from error
-    say({"port": port})
+    server = StorageServer(
+        blueprint.config,
+        blueprint.store(),
+        blueprint.spool(),
+        clock=blueprint.clock,
+        owner=assignment.owner,
+        sockets=assignment.sockets,
+    )
+    server.start()
+    say(dict(server.ports))
     stop.wait()
     server.stop(grace_s=20.0)
 
@@ -101,7 +106,7 @@ def _flow(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str
 
     blueprint = assignment.blueprint
     store, spool = blueprint.store(), blueprint.spool()
-    worker = FlowWorker(store, spool, blueprint.config, blueprint.detectors(), assignment.owner)
+    worker = FlowWorker(store, spool, blueprint.config, blueprint.detectors(), assignment.owner, blueprint.clock)
     say({})
     worker.run(stop)
 
@@ -114,7 +119,7 @@ def _detect(assignment: Assignment, stop: threading.Event, say: Callable[[dict[s
     detectors = WarmDetectors(config, blueprint.detectors(), blueprint.registry())
     detectors.warm(config)
     store, spool = blueprint.store(), blueprint.spool()
-    worker = DetectWorker(store, spool, config, blueprint.source.sha256, detectors, assignment.owner)
+    worker = DetectWorker(store, spool, config, blueprint.source.sha256, detectors, assignment.owner, blueprint.clock)
     say({"accelerator": detectors.accelerator})
     worker.run(stop)
 
@@ -124,8 +129,8 @@ def _deliver(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
     from dicomnode.deliver.worker import Deliverer
 
     blueprint, store = assignment.blueprint, assignment.blueprint.store()
-    deliverer = Deliverer(blueprint.config, store, blueprint.spool(), assignment.owner)
-    committer = CommitWorker(blueprint.config, store, assignment.owner)
+    deliverer = Deliverer(blueprint.config, store, blueprint.spool(), assignment.owner, blueprint.clock)
+    committer = CommitWorker(blueprint.config, store, assignment.owner, blueprint.clock)
     faults: list[Exception] = []
 
     def ask() -> None:
@@ -148,7 +153,8 @@ def _console(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
     from dicomnode.console.server import serve_console
 
     blueprint = assignment.blueprint
-    serve_console(blueprint.config, blueprint.store(), blueprint.spool(), stop, lambda port: say({"port": port}))
+    store, spool = blueprint.store(), blueprint.spool()
+    serve_console(blueprint.config, store, spool, stop, lambda port: say({"port": port}), blueprint.clock)
 
 
 DUTIES: dict[str, Callable[[Assignment, threading.Event, Callable[[dict[str, object]], None]], None]] = {

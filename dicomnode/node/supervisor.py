@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import dicomnode
@@ -15,9 +17,11 @@ from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, Transient
 from dicomnode.node.build import Blueprint
 from dicomnode.node.children import Child
+from dicomnode.node.clocks import take_up_clock
 from dicomnode.node.locks import exclusive
 from dicomnode.node.recovery import child_started, child_stopped, recover
 from dicomnode.node.timers import checkpoint, start_timers
+from dicomnode.receive.sockets import Sockets, bind
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
@@ -26,6 +30,7 @@ ROLES = ("receive", "work", "deliver", "console")
 DRAIN_S = 25.0
 START_S = 120.0
 WATCH_S = 0.2
+MAX_RECEIVERS = 4
 _log = logging.getLogger(__name__)
 
 
@@ -36,10 +41,12 @@ class Node:
         """Check everything that can be wrong before a socket is opened. Raises ConfigError."""
         self._blueprint, self._roles = blueprint, tuple(roles)
         self._stopping = False
+        blueprint.check_secrets()
         self._models = blueprint.check_models(blueprint.detectors())
         self._store: Store = blueprint.store()
         self._spool: Spool
         self._children: list[Child] = []
+        self._sockets: Sockets | None = None
 
     def stop(self) -> None:
         """Ask the node to drain and end; returns at once. Safe in a signal handler, which setting an event is not."""
@@ -48,11 +55,12 @@ class Node:
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Run until ``stop``. ``on_ready`` gets the ports once every process works. Raises ConfigError."""
         with ExitStack() as stack:
-            stack.enter_context(exclusive(self._blueprint.config.node.data_dir, self._roles))
+            stack.enter_context(exclusive(self._blueprint.config.node.data_dir, self._roles, self._store.path))
             stack.callback(self._store.close)
             self._spool = self._blueprint.spool()
             migrate(self._store)
-            recover(self._store, self._spool, self._blueprint.config, self._roles, time.time())
+            self._blueprint = replace(self._blueprint, clock=take_up_clock(self._store, self._roles))
+            recover(self._store, self._spool, self._blueprint.config, self._roles, self._blueprint.clock())
             self._audit(Event.APPLICATION_START)
             self._checkpoint()
             try:
@@ -80,19 +88,26 @@ class Node:
                 timers.shutdown(wait=True)
 
     def _plan(self) -> list[Child]:
+        receivers = self._blueprint.config.receive.processes or min(os.cpu_count() or 1, MAX_RECEIVERS)
         duties = {
-            "receive": ["receive"],
+            "receive": ["receive"] * receivers,
             "work": ["flow", *["detect"] * self._blueprint.config.node.workers],
             "deliver": ["deliver"],
             "console": ["console"],
         }
-        return [Child(duty, self._blueprint, role) for role in self._roles for duty in duties[role]]
+        if "receive" in self._roles:
+            self._sockets = bind(self._blueprint.config)
+        return [
+            Child(duty, self._blueprint, role, self._sockets if duty == "receive" else None)
+            for role in self._roles
+            for duty in duties[role]
+        ]
 
     def _start(self, child: Child) -> None:
         before = child.owner
         child.start()
         pid = child.process.pid if child.process else None
-        child_started(self._store, child.owner, child.role, pid or 0, time.time(), replaces=before)
+        child_started(self._store, child.owner, child.role, pid or 0, self._blueprint.clock(), replaces=before)
 
     def _wait_ready(self) -> dict[str, Any]:
         """What every process said when it was ready. Raises ConfigError when one refuses or dies."""
@@ -125,6 +140,8 @@ class Node:
                 _log.error("database not available", extra={"error": str(error)})
 
     def _drain(self) -> None:
+        if self._sockets is not None:
+            self._sockets.close()
         for child in self._children:
             child.ask_to_stop()
         until = time.monotonic() + DRAIN_S
@@ -135,7 +152,9 @@ class Node:
                 self._stopped(child, crashed=False)
 
     def _stopped(self, child: Child, *, crashed: bool) -> None:
-        child_stopped(self._store, self._spool, self._blueprint.config, child.owner, time.time(), crashed=crashed)
+        child_stopped(
+            self._store, self._spool, self._blueprint.config, child.owner, self._blueprint.clock(), crashed=crashed
+        )
 
     def _checkpoint(self) -> None:
         """A second place that cannot be written is no reason to turn patients away; it is told."""

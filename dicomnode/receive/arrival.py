@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dicomnode.dicom.header import MalformedHeader, read_header_bytes, require_whole
+from dicomnode.dicom.header import MalformedHeader, read_whole
+from dicomnode.dicom.header_source import MemorySource
 from dicomnode.dicom.references import InstanceReference, require_uid
 from dicomnode.dicom.status import Status
 from dicomnode.dicom.summary import Header
@@ -14,13 +15,12 @@ from dicomnode.errors import Refusal
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """A C-STORE-RQ (PS3.7 9.3.1.1). ``data``: the data set as it was sent, undecoded."""
+    """A C-STORE-RQ (PS3.7 9.3.1.1): what the command set and the Presentation Context say."""
 
     SOPClassUID: str
     SOPInstanceUID: str
     abstract_syntax: str
     TransferSyntaxUID: str
-    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,25 @@ class RefusedInstance(Refusal):
         self.StudyInstanceUID = study
 
 
-def examine(request: StoreRequest, keywords: Collection[str]) -> Examined:
-    """Read the header of ``request`` and hold it against the command set.
+def require_plausible(request: StoreRequest) -> None:
+    """Refuse before a byte of the data set is kept: 0xC000 when the command's UID is none. Raises RefusedInstance."""
+    try:
+        require_uid(request.SOPInstanceUID)
+    except ValueError as error:
+        raise RefusedInstance(Status.CANNOT_UNDERSTAND, "the command's SOPInstanceUID is not a valid UID") from error
 
-    Raises RefusedInstance: 0xC000 when the data set cannot be walked to its end or lacks a valid UID, 0xA900 when
-    it is not the Instance, or not of the SOP Class, that the command or the Presentation Context says (PS3.4 B.2.3).
+
+def examine(
+    request: StoreRequest, source: MemorySource, offset: int, keywords: Collection[str], inflated_bytes: int
+) -> Examined:
+    """Read the header of the data set that begins at ``offset`` of ``source`` and hold it against the command set.
+
+    ``inflated_bytes``: a deflated data set that is longer is refused. Raises RefusedInstance: 0xC000
+    when the data set cannot be walked to its end or lacks a valid UID, 0xA900 when it is not the Instance, or not of
+    the SOP Class, that the command or the Presentation Context says (PS3.4 B.2.3).
     """
     try:
-        header = read_header_bytes(request.data, request.TransferSyntaxUID, keywords)
-        require_whole(request.data, request.TransferSyntaxUID)
+        header = read_whole(source, offset, request.TransferSyntaxUID, keywords, inflated_bytes=inflated_bytes)
     except MalformedHeader as error:
         raise RefusedInstance(Status.CANNOT_UNDERSTAND, f"malformed data set: {error}") from error
     if "TransferSyntaxUID" in keywords:

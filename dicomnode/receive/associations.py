@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
@@ -15,13 +16,23 @@ from dicomnode.audit.query import body_value
 from dicomnode.receive.admission import Rejection, Request
 from dicomnode.receive.records import moment, transfer_body
 from dicomnode.receive.tally import End, OpenAssociation
-from dicomnode.store.tables import AssociationRow, AuditRow
+from dicomnode.store.tables import AssociationRow, AuditRow, ProcessRow
 
 _COUNTED = (Event.INSTANCE_STORED, Event.INSTANCE_REPEATED, Event.INSTANCE_CONFLICT)
 
 
-def opened(session: Session, request: Request, peer: str | None, now: float) -> int:
-    """Add the row of an accepted Association and return its id."""
+def counts(session: Session, peer: str | None, address: str) -> tuple[int, int]:
+    """How many Associations are open, and how many of them from this peer, or from its address if it has no name."""
+    mine = (
+        AssociationRow.peer == peer if peer else and_(AssociationRow.peer.is_(None), AssociationRow.address == address)
+    )
+    query = select(func.count(), func.sum(case((mine, 1), else_=0))).where(AssociationRow.ended == "open")
+    total, of_peer = session.execute(query).one()
+    return int(total), int(of_peer or 0)
+
+
+def opened(session: Session, request: Request, peer: str | None, now: float, owner: str = "") -> int:
+    """Add the row of an accepted Association, held by the process ``owner``, and return its id."""
     row = AssociationRow(
         CallingAETitle=request.CallingAETitle,
         CalledAETitle=request.CalledAETitle,
@@ -29,6 +40,7 @@ def opened(session: Session, request: Request, peer: str | None, now: float) -> 
         peer=peer,
         opened_at=now,
         ended="open",
+        owner=owner,
     )
     session.add(row)
     session.flush()
@@ -66,13 +78,22 @@ def ended(session: Session, association: OpenAssociation, end: End, now: float) 
     _close(session, association.id, end, now, refused)
 
 
-def lose_open(session: Session, now: float) -> float | None:
-    """Close what an earlier run left open as ``lost``, with the counts that its audit records prove.
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Associations that nobody holds any more: their ids, and when the oldest was opened (seconds since the epoch)."""
 
-    Returns when the oldest of them was opened, or None when there was none. Refused Instances of a lost
-    Association are not known any more: ``n_refused`` is null.
+    ids: frozenset[int]
+    since: float
+
+
+def lose_open(session: Session, now: float) -> Lost | None:
+    """Close what a process that is gone left open as ``lost``, with the counts that its audit records prove.
+
+    None when there was none. Refused Instances of a lost Association are not known any more: ``n_refused`` is null.
     """
-    rows = session.scalars(select(AssociationRow).where(AssociationRow.ended == "open")).all()
+    alive = select(ProcessRow.owner).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
+    orphaned = select(AssociationRow).where(AssociationRow.ended == "open", AssociationRow.owner.not_in(alive))
+    rows = session.scalars(orphaned).all()
     if not rows:
         return None
     since = moment(min(row.opened_at for row in rows)).isoformat(timespec="microseconds")
@@ -88,7 +109,12 @@ def lose_open(session: Session, now: float) -> float | None:
         append(session, Event.INSTANCES_TRANSFERRED, body | numbers | {"ended": "lost"}, moment(now))
     for row in rows:
         _close(session, row.id, "lost", now, 0)
-    return min(row.opened_at for row in rows)
+    return Lost(frozenset(row.id for row in rows), min(row.opened_at for row in rows))
+
+
+def open_ids(session: Session) -> set[int]:
+    """The Associations that are open, whoever holds them."""
+    return set(session.scalars(select(AssociationRow.id).where(AssociationRow.ended == "open")))
 
 
 def _proven(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from pynetdicom.events import Event as NetworkEvent
-
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
-from dicomnode.dicom.commitment import EventStatus, read_report
+from dicomnode.dicom.commitment import EventReport, EventStatus, read_event_report
 from dicomnode.errors import DicomNodeError, Refusal, Transient
 from dicomnode.jobs import rouse
 from dicomnode.receive.admission import Admission
@@ -27,14 +25,14 @@ class CommitmentReports:
     def __init__(self, admission: Admission, store: Store, clock: Callable[[], float]) -> None:
         self._admission, self._store, self._clock = admission, store, clock
 
-    def take(self, association: OpenAssociation, event: NetworkEvent) -> int:
-        """Keep the report in the N-EVENT-REPORT ``event`` and return the status to answer.
+    def take(self, association: OpenAssociation, asked: EventReport) -> int:
+        """Keep the report in ``asked`` and return the status to answer.
 
         0x0000 only after it is durable. 0x0115: it cannot be understood, or its transaction is unknown or was asked
         of another peer (PS3.7 10.1.1.1.8), which is a Security Alert. 0x0213: database, to be reported again.
         """
         try:
-            report = read_report(event)
+            report = read_event_report(asked)
             with self._store.write() as session:
                 row = take_report(session, report, lambda name: self._is_from(association, name), self._clock())
                 if row.state == "answered":
@@ -48,7 +46,7 @@ class CommitmentReports:
         return EventStatus.SUCCESS
 
     def _is_from(self, association: OpenAssociation, name: str) -> bool:
-        return self._admission.speaks_for(name, association.CallingAETitle, association.address)
+        return self._admission.speaks_for(name, association.request)
 
     def _alert(self, association: OpenAssociation, refusal: Refusal) -> None:
         body = {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydicom.uid import UID
-from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, STORAGE_SOP_CLASSES, VERIFICATION
@@ -16,7 +15,6 @@ from dicomnode.dicom.transfer_syntaxes import (
     UNCOMPRESSED,
 )
 
-STORAGE_SERVICE_CLASS = "1.2.840.10008.4.2"
 _STORAGE = frozenset(STORAGE_SOP_CLASSES)
 _JPEG = "1.2.840.10008.1.2.4."
 _LOSSLESS = (
@@ -70,17 +68,3 @@ def _supported_syntaxes(sop_class_uid: str, *, storage: bool, reports: bool) -> 
     if sop_class_uid == STORAGE_COMMITMENT_PUSH:
         return (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN) if reports else ()
     return PREFERENCE if storage and is_storage(sop_class_uid) else ()
-
-
-def storage_services(sop_class_uids: Iterable[str]) -> dict[UID, SOPClassCommonExtendedNegotiation]:
-    """Tell pynetdicom that these classes belong to the Storage Service Class (PS3.7 D.3.3.6).
-
-    Nothing of this reaches the peer; without it the library has no service for a class that it does not know.
-    """
-    items = {}
-    for sop_class_uid in filter(is_storage, sop_class_uids):
-        item = SOPClassCommonExtendedNegotiation()
-        item.sop_class_uid = sop_class_uid
-        item.service_class_uid = STORAGE_SERVICE_CLASS
-        items[UID(sop_class_uid)] = item
-    return items

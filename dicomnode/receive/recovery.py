@@ -9,32 +9,51 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from dicomnode.receive.associations import lose_open
+from dicomnode.receive.associations import Lost, lose_open, open_ids
 from dicomnode.store.engine import Store
-from dicomnode.store.spool import Spool
+from dicomnode.store.spool import WHOLE, Spool
 from dicomnode.store.tables import InstanceRow
 
 CLOCK_SLACK_S = 60.0
+ABANDONED_S = 3600.0
 _log = logging.getLogger(__name__)
 
 
 def recover(store: Store, spool: Spool, now: float) -> int:
-    """Close open Associations as lost, remove what was never acknowledged; returns how many files went.
+    """Close the Associations of processes that are gone, remove what was never acknowledged; returns how many files.
 
-    Only one receiving process may run on a spool. A file without a row can only come from an Association that was
-    open when the node died, so folders and files older than the oldest of those are not looked at.
-    Raises Transient when the database is not available.
+    Other processes of the node may be receiving meanwhile: the files of their Associations are left alone. A file
+    without a row can only come from an Association that was open when its process died, so folders and files older
+    than the oldest of those are not looked at. Raises Transient when the database is not available.
     """
-    removed = spool.clear_incoming()
+    unfinished = spool.unfinished()
     with store.write() as session:
-        since = lose_open(session, now)
-    if since is not None:
-        orphans = [path for path in _files_since(spool, since - CLOCK_SLACK_S) if not _has_row(store, path)]
-        for path in orphans:
-            spool.remove(path)
-        removed += len(orphans)
-        _log.warning("an earlier run was lost", extra={"files_removed": removed})
-    return removed
+        lost, held = lose_open(session, now), open_ids(session)
+    leftovers = [name for name in unfinished if _is_leftover(spool, name, held)]
+    for name in leftovers:
+        spool.drop_unfinished(name)
+    orphans = [] if lost is None else [path for path in _files_of(spool, lost) if not _has_row(store, path)]
+    for path in orphans:
+        spool.remove(path)
+    if lost is not None:
+        _log.warning("an earlier run was lost", extra={"files_removed": len(leftovers) + len(orphans)})
+    return len(leftovers) + len(orphans)
+
+
+def _is_leftover(spool: Spool, name: str, held: set[int]) -> bool:
+    """Is an unfinished file an Instance of an Association that is over, or a whole one that nobody writes any more?"""
+    owner = name.partition("-")[0]
+    if owner != WHOLE:
+        return not (owner[:1] == "a" and owner[1:].isdigit() and int(owner[1:]) in held)
+    age = spool.unfinished_age_s(name)
+    return age is not None and age > ABANDONED_S
+
+
+def _files_of(spool: Spool, lost: Lost) -> Iterator[str]:
+    for path in _files_since(spool, lost.since - CLOCK_SLACK_S):
+        words = path.rsplit("/", 1)[1].split("-")
+        if len(words) == 3 and words[1].isdigit() and int(words[1]) in lost.ids:
+            yield path
 
 
 def _files_since(spool: Spool, since: float) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""The C-STORE operation (PS3.4 B.2): durable file, then one transaction, then Success, in this order."""
+"""The C-STORE operation: fragments of a data set into a spool file, then file, rows and audit record made durable."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -12,110 +14,175 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.dicom.header import ROUTING_KEYWORDS
+from dicomnode.dicom.header_source import FileSource
 from dicomnode.dicom.status import Status, describe_status
-from dicomnode.errors import DicomNodeError, Transient
-from dicomnode.receive.arrival import Examined, RefusedInstance, StoreRequest, examine
+from dicomnode.errors import DicomNodeError, Transient, place
+from dicomnode.receive.arrival import Examined, RefusedInstance, StoreRequest, examine, require_plausible
+from dicomnode.receive.ledger import Ledger
 from dicomnode.receive.part10 import file_head
-from dicomnode.receive.records import Kept, Recorded, SpooledInstance, moment, record
+from dicomnode.receive.records import Kept, Recorded, SpooledInstance, moment
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.engine import Store
-from dicomnode.store.spool import Spool, digest
+from dicomnode.store.spool import Spool, SpoolFile
 from dicomnode.store.tables import InstanceRow
 
+SPACE_CHECK_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
 class StorageScp:
-    """Keeps Instances. One object serves every Association; it holds no state of its own."""
+    """Keeps Instances. One object serves every Association; it holds no state of its own but the group commit."""
 
     def __init__(self, config: Config, store: Store, spool: Spool, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._spool, self._clock = store, spool, clock
-        self._min_free = config.receive.min_free_bytes
-        self._keywords = ROUTING_KEYWORDS | config.rule_keywords
+        self.store, self.spool, self.clock = store, spool, clock
+        self.min_free = config.receive.min_free_bytes
+        self.max_bytes = config.receive.max_instance_bytes
+        self.keywords = ROUTING_KEYWORDS | config.rule_keywords
+        self.ledger = Ledger(store, self._is_there)
 
-    def store(self, association: OpenAssociation, request: StoreRequest) -> int:
-        """Keep the Instance and return the DIMSE status; never raises.
+    def begin(self, association: OpenAssociation, request: StoreRequest) -> Incoming:
+        """Take the data set of ``request``, which follows in fragments."""
+        return Incoming(self, association, request)
 
-        0x0000 only after file, folder and rows are durable. 0xA700: disk or database, nothing is kept, send again.
-        0xA900 and 0xC000: see ``examine``. 0x0110: an error of ours.
-        """
-        try:
-            return self._store_instance(association, request)
-        except RefusedInstance as refusal:
-            association.tally(refusal.StudyInstanceUID).refused += 1
-            self._alert(association, request, str(refusal), refusal.status)
-            return refusal.status
-        except Exception as error:  # noqa: BLE001 - process edge: whatever a peer sends, it gets an honest status
-            _log.exception("C-STORE failed", extra={"association": association.id})
-            association.tally("").refused += 1
-            self._alert(association, request, type(error).__name__, Status.PROCESSING_FAILURE)
-            return Status.PROCESSING_FAILURE
-
-    def _store_instance(self, association: OpenAssociation, request: StoreRequest) -> int:
-        examined = examine(request, self._keywords)
-        tally = association.tally(examined.reference.StudyInstanceUID)
-        try:
-            recorded = self._keep(association, request, examined)
-        except Transient as error:
-            tally.refused += 1
-            _log.warning("instance refused", extra={"association": association.id, "error": str(error)})
-            return Status.OUT_OF_RESOURCES
-        tally.begun = True
-        tally.new += recorded.kept is Kept.NEW
-        tally.repeated += recorded.kept is Kept.REPEATED
-        tally.conflict += recorded.kept is Kept.CONFLICT
-        return Status.SUCCESS
-
-    def _keep(self, association: OpenAssociation, request: StoreRequest, examined: Examined) -> Recorded:
-        self._require_space(len(request.data))
-        sha256, received_at = digest(request.data), self._clock()
-        uid = examined.reference.SOPInstanceUID
-        head = file_head(request.SOPClassUID, uid, request.TransferSyntaxUID, association.CallingAETitle)
-        name = f"{sha256}-{association.id}-{time.monotonic_ns():x}.dcm"
-        path = self._spool.store((head, request.data), "received", name)
-        spooled = SpooledInstance(examined, request.TransferSyntaxUID, sha256, len(request.data), path, received_at)
-        try:
-            with self._store.write() as session:
-                recorded = record(session, association, spooled, self._is_there)
-        except BaseException:
-            self._discard_unless_recorded(path)
-            raise
-        if not recorded.owns_file:
-            self._spool.remove(path)
-        return recorded
-
-    def _require_space(self, size: int) -> None:
-        """A reserve stops the intake before the disk is full."""
-        try:
-            free = self._spool.free_bytes()
-        except OSError as error:
-            raise Transient(f"spool: disk error {error.errno}") from error
-        if free < self._min_free + size:
+    def require_space(self) -> None:
+        """A reserve stops the intake before the disk is full. Raises Transient."""
+        if self.spool.free_bytes() < self.min_free:
             raise Transient("spool: less than min_free_bytes left")
 
-    def _is_there(self, path: str) -> bool:
-        return self._spool.absolute(path).is_file()
-
-    def _discard_unless_recorded(self, path: str) -> None:
+    def discard_unless_recorded(self, path: str) -> None:
         """The commit may have happened although it raised; only a file that no row names is removed."""
         try:
-            if self._store.scalar(select(InstanceRow.id).where(InstanceRow.path == path)) is None:
-                self._spool.remove(path)
+            if self.store.scalar(select(InstanceRow.id).where(InstanceRow.path == path)) is None:
+                self.spool.remove(path)
         except (DicomNodeError, OSError):
             _log.warning("a spool file without a row may be left", extra={"path": path})
 
-    def _alert(self, association: OpenAssociation, request: StoreRequest, reason: str, status: int) -> None:
+    def alert(self, association: OpenAssociation, request: StoreRequest, reason: str, status: int) -> None:
+        """Record a refused Instance as a Security Alert (PS3.15 A.5.3.11)."""
         body = {
             "reason": f"instance refused: {reason}",
             "association": association.id,
             "peer": association.peer,
             "CallingAETitle": association.CallingAETitle,
-            "SOPInstanceUID": request.SOPInstanceUID,
+            "SOPInstanceUID": request.SOPInstanceUID[:64],
             "status": describe_status(status),
         }
         _log.warning("instance refused", extra={key: body[key] for key in ("association", "status", "reason")})
         try:
-            with self._store.write() as session:
-                append(session, Event.SECURITY_ALERT, body, moment(self._clock()))
+            with self.store.write() as session:
+                append(session, Event.SECURITY_ALERT, body, moment(self.clock()))
         except DicomNodeError as error:
             _log.error("not audited", extra={"error": str(error)})
+
+    def _is_there(self, path: str) -> bool:
+        return self.spool.absolute(path).is_file()
+
+
+class Incoming:
+    """One Instance on its way in. What fails is remembered, the rest of its fragments is passed over.
+
+    ``write`` and ``finish`` never raise; ``drop`` leaves nothing of it. ``size``: bytes of the data set so far.
+    """
+
+    def __init__(self, scp: StorageScp, association: OpenAssociation, request: StoreRequest) -> None:
+        self._scp, self._association, self._request = scp, association, request
+        self._hash = hashlib.sha256()
+        self._file: SpoolFile | None = None
+        self._error: BaseException | None = None
+        self._head_bytes = 0
+        self._study = ""
+        self._next_check = SPACE_CHECK_BYTES
+        self.size = 0
+        self._try(self._begin)
+
+    def write(self, fragment: memoryview) -> None:
+        """Append a fragment as it came from the peer."""
+        self.size += len(fragment)
+        if self._error is None:
+            self._try(lambda: self._append(fragment))
+
+    def finish(self) -> int:
+        """The data set is complete: make it durable and return the DIMSE status.
+
+        0x0000 only after file, folder and rows are durable. 0xA700: too large, disk or database; nothing is kept,
+        send again. 0xA900 and 0xC000: see ``examine``. 0x0110: an error of ours.
+        """
+        if self._error is None:
+            self._try(self._keep)
+        self.drop()
+        return Status.SUCCESS if self._error is None else self._refuse(self._error)
+
+    def drop(self) -> None:
+        """Remove what is unfinished."""
+        if self._file is not None:
+            self._file.close()
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - process edge: whatever a peer sends, it gets an honest status
+            self._error = error
+            self.drop()
+
+    def _begin(self) -> None:
+        require_plausible(self._request)
+        self._scp.require_space()
+        request, title = self._request, self._association.CallingAETitle
+        head = file_head(request.SOPClassUID, request.SOPInstanceUID, request.TransferSyntaxUID, title)
+        self._file = self._scp.spool.begin("received", f"a{self._association.id}")
+        self._file.write(head)
+        self._head_bytes = len(head)
+
+    def _append(self, fragment: memoryview) -> None:
+        if self.size > self._scp.max_bytes:
+            raise RefusedInstance(Status.OUT_OF_RESOURCES, "larger than max_instance_bytes")
+        if self.size > self._next_check:
+            self._next_check = self.size + SPACE_CHECK_BYTES
+            self._scp.require_space()
+        self._hash.update(fragment)
+        self._open_file.write(fragment)
+
+    def _keep(self) -> None:
+        with io.FileIO(self._open_file.descriptor, closefd=False) as stream:
+            limits = self._scp.keywords, self._scp.max_bytes
+            examined = examine(self._request, FileSource(stream), self._head_bytes, *limits)
+        self._study = examined.reference.StudyInstanceUID
+        recorded = self._record(examined)
+        tally = self._association.tally(self._study)
+        tally.begun = True
+        tally.new += recorded.kept is Kept.NEW
+        tally.repeated += recorded.kept is Kept.REPEATED
+        tally.conflict += recorded.kept is Kept.CONFLICT
+
+    def _record(self, examined: Examined) -> Recorded:
+        sha256, received_at = self._hash.hexdigest(), self._scp.clock()
+        path = self._open_file.seal(f"{sha256}-{self._association.id}-{time.monotonic_ns():x}.dcm")
+        about = self._request.TransferSyntaxUID, sha256, self.size, path, received_at
+        try:
+            recorded = self._scp.ledger.record(SpooledInstance(self._association, examined, *about))
+        except BaseException:
+            self._scp.discard_unless_recorded(path)
+            raise
+        if not recorded.owns_file:
+            self._scp.spool.remove(path)
+        return recorded
+
+    def _refuse(self, error: BaseException) -> int:
+        if isinstance(error, RefusedInstance):
+            study, reason, status = error.StudyInstanceUID, str(error), error.status
+        elif isinstance(error, Transient):
+            self._association.tally(self._study).refused += 1
+            _log.warning("instance refused", extra={"association": self._association.id, "error": str(error)})
+            return Status.OUT_OF_RESOURCES
+        else:
+            _log.error("C-STORE failed", extra={"exception": type(error).__name__, "at": place(error)})
+            study, reason, status = "", type(error).__name__, int(Status.PROCESSING_FAILURE)
+        self._association.tally(study).refused += 1
+        self._scp.alert(self._association, self._request, reason, status)
+        return status
+
+    @property
+    def _open_file(self) -> SpoolFile:
+        if self._file is None:
+            raise Transient("spool: no file")
+        return self._file

@@ -1,82 +1,90 @@
-"""The Storage Server: binds pynetdicom's events to admission, the C-STORE operation and the Association rows."""
+"""The Storage Server: listeners, conversations and what they share, started and stopped together."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
 
-from pynetdicom import AE, _config, evt
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import Event
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import build_context
-from pynetdicom.transport import AddressInformation
-
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
 from dicomnode.config import Config
-from dicomnode.dicom.commitment import EventStatus
-from dicomnode.dicom.sop_classes import VERIFICATION
-from dicomnode.dicom.status import Status
-from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.receive.admission import Admission, Rejection, Request, plain_address
-from dicomnode.receive.arrival import StoreRequest
+from dicomnode.errors import DicomNodeError
+from dicomnode.receive.admission import Admission
 from dicomnode.receive.commitment import CommitmentReports
-from dicomnode.receive.contexts import accepted_contexts, is_not_only_storage, storage_services
-from dicomnode.receive.listener import AssociationListener
+from dicomnode.receive.conversation import Conversation, Services
+from dicomnode.receive.listener import Listener, Secure, in_the_clear
+from dicomnode.receive.negotiation import silence_library
+from dicomnode.receive.records import moment
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
 from dicomnode.receive.scp import StorageScp
+from dicomnode.receive.sockets import Sockets, bind
+from dicomnode.receive.tls import HandshakeFailed, Reload, ServerTls, identities
+from dicomnode.receive.wire import Wire
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 
 QUIET_S = 1.0
 CLOSE_S = 2.0
 REAP_S = 1.0
+HANDSHAKE_S = 5.0
+ENDLESS_BYTES = 1024**3
 _log = logging.getLogger(__name__)
 
 
 class StorageServer:
-    """Storage and Verification SCP of the node. One per data folder."""
+    """Storage and Verification SCP. Several processes of a node may run one each, on the same sockets."""
 
-    def __init__(self, config: Config, store: Store, spool: Spool, *, clock: Callable[[], float] = time.time) -> None:
-        """Prepare; nothing listens yet. ``clock`` gives the times of rows, in seconds since the epoch."""
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        spool: Spool,
+        *,
+        clock: Callable[[], float] = time.time,
+        owner: str = "",
+        sockets: Sockets | None = None,
+    ) -> None:
+        """Prepare; nothing is accepted yet.
+
+        ``clock`` gives the times of rows, in seconds since the epoch. ``owner``: the name of this process in its rows.
+        ``sockets``: where to accept; without them the server binds its own. Raises ConfigError for TLS files that
+        cannot be used.
+        """
+        silence_library()
         self._config, self._store, self._spool, self._clock = config, store, spool, clock
+        self._tls = None if config.receive.tls is None else ServerTls(config.receive.tls, self._on_reload)
         admission = Admission(config)
-        self._register = Register(admission, store, clock)
-        self._reports = CommitmentReports(admission, store, clock)
-        self._scp = StorageScp(config, store, spool, clock)
-        self._ae = _application_entity(config)
-        self._listener: AssociationListener | None = None
+        self._register = Register(admission, store, clock, owner)
+        self._services = _services(config, self._register, StorageScp(config, store, spool, clock), admission)
+        self._sockets = sockets
+        self._listeners: list[Listener] = []
+        self._stopping = False
         self._stopped = threading.Event()
-        self._refusing = threading.Event()
+        self.ports: dict[str, int] = {}
 
     def start(self) -> int:
-        """Clean up after an earlier run, listen, and return the bound port.
+        """Clean up after processes that are gone, accept, and return the port (that of TLS where no other is open).
 
-        Raises OSError when the port cannot be bound, Transient when the database is not available.
+        Raises ConfigError when a port cannot be bound, Transient when the database is not available.
         """
         recover(self._store, self._spool, self._clock())
-        made = self._ae.make_server(
-            (self._config.node.host, self._config.node.port),
-            contexts=[build_context(VERIFICATION)],
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._on_requested),
-                (evt.EVT_SOP_COMMON, self._on_sop_common),
-                (evt.EVT_C_ECHO, self._on_echo),
-                (evt.EVT_C_STORE, self._on_store),
-                (evt.EVT_N_EVENT_REPORT, self._on_report),
-                (evt.EVT_N_ACTION, self._on_action),
-                (evt.EVT_RELEASED, self._on_released),
-                (evt.EVT_ABORTED, self._on_aborted),
-            ],
-            server_class=AssociationListener,
+        sockets = self._sockets or bind(self._config)
+        self.ports = sockets.ports
+        ways: Sequence[tuple[socket.socket | None, Secure]] = (
+            (sockets.plain, in_the_clear),
+            (sockets.tls, self._handshake),
         )
-        listener = self._listener = cast("AssociationListener", made)
-        threading.Thread(target=listener.serve_forever, args=(0.1,), name="listener", daemon=True).start()
+        unit_s = self._config.receive.pdu_timeout_s
+        self._listeners = [Listener(one, secure, self._converse, unit_s) for one, secure in ways if one is not None]
+        for listener in self._listeners:
+            listener.start()
         threading.Thread(target=self._reap, name="associations", daemon=True).start()
-        return int(listener.server_address[1])
+        return self.ports.get("port", self.ports.get("tls_port", 0))
 
     def stop(self, grace_s: float) -> None:
         """Take no new Association, let the open ones go on while they send, for ``grace_s`` at most, then close.
@@ -84,17 +92,32 @@ class StorageServer:
         A running C-STORE always ends and is answered. Associations that are cut off count as lost: their peers are
         expected to send again what was not acknowledged.
         """
-        if self._listener is None:
+        if self._stopping:
             return
+        self._stopping = True
         deadline = time.monotonic() + grace_s
         self._register.close()
-        self._listener.shutdown()
-        self._listener = None
+        for listener in self._listeners:
+            listener.stop()
         self._wait(deadline, QUIET_S)
-        self._refusing.set()
+        for conversation in self._conversations:
+            conversation.stopping = True
         self._wait(time.monotonic() + CLOSE_S, 0.0)
-        self._register.cut_off(CLOSE_S)
+        self._cut_off()
         self._stopped.set()
+
+    def _cut_off(self) -> None:
+        for conversation in self._conversations:
+            conversation.cut_off()
+        deadline = time.monotonic() + CLOSE_S
+        while self._conversations and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for association in self._register.open:
+            self._register.end(association, "lost")
+
+    @property
+    def _conversations(self) -> list[Conversation]:
+        return [conversation for listener in self._listeners for conversation in listener.conversations]
 
     def _wait(self, deadline: float, quiet_s: float) -> None:
         while time.monotonic() < deadline and not self._register.quiet_for(quiet_s):
@@ -104,79 +127,43 @@ class StorageServer:
         while not self._stopped.wait(REAP_S):
             self._register.reap()
 
-    def _on_requested(self, event: Event) -> None:
-        association, requested = event.assoc, _requested(event)
-        address = plain_address(cast("AddressInformation", association.requestor.address_info).address)
-        proposed = requested.presentation_context_definition_list
-        titles = requested.calling_ae_title.strip(), requested.called_ae_title.strip()
-        request = Request(*titles, address, not_only_storage=is_not_only_storage(proposed))
-        rejection = self._register.admit(association, request)
-        if isinstance(rejection, Rejection):
-            association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-            association.kill()
-            return
-        known = self._register.find(association)
-        may_store, may_report = (known.may_store, known.may_report) if known else (False, False)
-        supported = accepted_contexts(proposed, storage=may_store, reports=may_report)
-        association.acceptor.supported_contexts = supported
+    def _converse(self, wire: Wire) -> Conversation:
+        conversation = Conversation(wire, self._services)
+        conversation.stopping = self._stopping
+        return conversation
 
-    def _on_sop_common(self, event: Event) -> Any:
-        contexts = _requested(event).presentation_context_definition_list
-        return storage_services({str(context.abstract_syntax) for context in contexts})
+    def _handshake(self, connection: socket.socket, address: str) -> tuple[socket.socket, frozenset[str] | None] | None:
+        if self._tls is None:
+            return None
+        try:
+            secured = self._tls.wrap(connection, HANDSHAKE_S)
+        except HandshakeFailed as failed:
+            detail = {"reason": str(failed.reason), "address": address, "detail": failed.detail}
+            _log.warning("no TLS connection", extra=detail)
+            self._alert({"reason": str(failed.reason), "address": address})
+            return None
+        return secured, identities(secured)
 
-    def _on_echo(self, _event: Event) -> int:
-        return Status.SUCCESS
+    def _on_reload(self, reload: Reload) -> None:
+        if reload.fault:
+            _log.error("new TLS files cannot be used, the old ones stay", extra={"error": reload.fault})
+            self._alert({"reason": f"new TLS files cannot be used, the old ones stay: {reload.fault}"})
+        else:
+            _log.info("new TLS files are in use")
 
-    def _on_store(self, event: Event) -> int:
-        association = self._register.find(event.assoc)
-        if association is None or self._refusing.is_set():
-            return Status.OUT_OF_RESOURCES
-        with association.storing():
-            return int(self._scp.store(association, _request(event)))
-
-    def _on_report(self, event: Event) -> tuple[int, None]:
-        association = self._register.find(event.assoc)
-        if association is None or self._refusing.is_set() or not association.may_report:
-            return EventStatus.RESOURCE_LIMITATION, None
-        with association.storing():
-            return self._reports.take(association, event), None
-
-    def _on_action(self, _event: Event) -> tuple[int, None]:
-        """The node commits nothing for others: it is no Storage Commitment SCP."""
-        return Status.UNRECOGNIZED_OPERATION, None
-
-    def _on_released(self, event: Event) -> None:
-        self._register.end(event.assoc, "released")
-
-    def _on_aborted(self, event: Event) -> None:
-        self._register.end(event.assoc, "aborted")
+    def _alert(self, body: dict[str, str]) -> None:
+        with contextlib.suppress(DicomNodeError), self._store.write() as session:
+            append(session, Event.SECURITY_ALERT, body, moment(self._clock()))
 
 
-def _requested(event: Event) -> A_ASSOCIATE:
-    return cast("A_ASSOCIATE", event.assoc.requestor.primitive)
-
-
-def _request(event: Event) -> StoreRequest:
-    request, context = cast("C_STORE", event.request), event.context
-    data = request.DataSet.getbuffer() if request.DataSet is not None else b""
-    return StoreRequest(
-        str(request.AffectedSOPClassUID),
-        str(request.AffectedSOPInstanceUID),
-        str(context.abstract_syntax),
-        str(context.transfer_syntax),
-        data,
+def _services(config: Config, register: Register, scp: StorageScp, admission: Admission) -> Services:
+    limits = config.receive
+    return Services(
+        register,
+        scp,
+        CommitmentReports(admission, scp.store, scp.clock),
+        limits.max_pdu,
+        limits.max_instance_bytes + ENDLESS_BYTES,
+        limits.acse_timeout_s,
+        limits.network_timeout_s,
     )
-
-
-def _application_entity(config: Config) -> AE:
-    """The pynetdicom AE. The one place that sets the library's process-wide options."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    ae = AE(config.node.ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = config.receive.max_pdu
-    ae.acse_timeout = config.receive.acse_timeout_s
-    ae.dimse_timeout = config.receive.dimse_timeout_s
-    ae.network_timeout = config.receive.network_timeout_s
-    ae.maximum_associations = 100_000
-    return ae

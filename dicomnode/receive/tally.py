@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dicomnode.receive.admission import Request
+
 End = Literal["released", "aborted", "lost"]
 
 
@@ -25,17 +27,16 @@ class Tally:
     refused: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class OpenAssociation:
     """An accepted Association. Its C-STOREs run one after the other, in its own thread.
 
-    ``may_store``, ``may_report``: see ``admission.Admitted``.
+    ``request``: by what it was opened. ``may_store``, ``may_report``: see ``admission.Admitted``.
     """
 
     id: int
-    CallingAETitle: str
-    peer: str | None
-    address: str
+    request: Request
+    peer: str | None = None
     studies: dict[str, Tally] = field(default_factory=dict)
     may_store: bool = True
     may_report: bool = False
@@ -43,6 +44,16 @@ class OpenAssociation:
     running: bool = False
     last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def CallingAETitle(self) -> str:
+        """As the peer sent it, without outer spaces."""
+        return self.request.CallingAETitle
+
+    @property
+    def address(self) -> str:
+        """The peer's IP address."""
+        return self.request.address
 
     def tally(self, study: str) -> Tally:
         """The counts of ``study``, an empty name for Instances whose Study could not be read."""

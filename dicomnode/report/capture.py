@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
-from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import envelope
 from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation, slice_thickness
@@ -27,7 +26,7 @@ from dicomnode.report.secondary_capture import (
     window_text,
 )
 from dicomnode.report.transcribe import copied
-from dicomnode.report.window import Window, windows
+from dicomnode.report.window import Window, windows_of
 
 SPACING = ("PixelSpacing", "PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription")
 
@@ -47,7 +46,7 @@ def shots(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Iterator[Shot]:
     """The overlay picture of every plane, one after the other."""
-    for index, window in enumerate(windows(volume, body_part(headers[0]))):
+    for index, window in enumerate(windows_of(volume, headers)):
         plane, header = volume.planes[index], headers[index]
         legend = legend_for(index, volume, header, result, context, window)
         yield Shot(index, plane, header, window, draw(plane.pixels, window, result, index, legend))
@@ -86,7 +85,7 @@ def _montage_capture(
     dataset.InstanceNumber = number
     add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, headers[0], context)
     add_capture(dataset, headers, (), ("montage", outcomes(result), *notices(result, context)), context)
-    grey = window_text(windows(volume, body_part(headers[0])))
+    grey = window_text(windows_of(volume, headers))
     text = "Montage of reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
     add_derivation(dataset, planes, text[:1024], resampled=True, in_place=False)
     picture = montage(volume, headers, result, context)

@@ -12,7 +12,7 @@ from dicomnode.dicom.references import SeriesReference
 from dicomnode.report.anatomy import laterality
 from dicomnode.report.codes import PROCESSING_EQUIPMENT, code_item
 from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
-from dicomnode.report.transcribe import copied
+from dicomnode.report.transcribe import copied, once
 
 SERIES_NUMBERS = {
     "sc": 9001,
@@ -83,16 +83,19 @@ def envelope(
 def add_examined_part(dataset: Dataset, header: Dataset, headers: Sequence[Dataset]) -> None:
     """What of the General Series comes from the source: body part, request, and the side that ``headers`` show."""
     dataset.update(copied(header, ("BodyPartExamined", "RequestAttributesSequence")))
-    side = laterality(headers)
+    side = once(headers, ("side",), lambda: laterality(headers))
     if side is not None:
         dataset.Laterality = side
 
 
 def series_number(document: str, headers: Sequence[Dataset], context: ReportContext) -> int:
     """The fixed number of ``document``, moved up by hundreds, with the whole result set, clear of the Study's own."""
-    taken = set(context.taken_series_numbers)
-    taken.update(int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") not in (None, ""))
-    return SERIES_NUMBERS[document] + free_step(taken)
+    own = once(headers, ("series numbers",), lambda: _series_numbers(headers))
+    return SERIES_NUMBERS[document] + free_step(context.taken_series_numbers | own)
+
+
+def _series_numbers(headers: Sequence[Dataset]) -> frozenset[int]:
+    return frozenset(int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") not in (None, ""))
 
 
 def free_step(taken: Collection[int]) -> int:

@@ -23,6 +23,7 @@ from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
 from dicomnode.report.geometry import decimal, number, pixel_distance
+from dicomnode.report.transcribe import once
 
 _CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
 _PIXELS = Code("{pixels}", "UCUM", "Pixels")
@@ -66,7 +67,15 @@ class _Descriptor:
 
 
 def image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
-    """The "Image Library" container (111028, DCM) with one group and one entry per source Instance."""
+    """The "Image Library" container (111028, DCM) with one group and one entry per source Instance.
+
+    It is made once for a result set: every document holds the same one, so nobody may change it.
+    """
+    _, made = once(headers, ("image library", id(planes)), lambda: (planes, _image_library(planes, headers)))
+    return made
+
+
+def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
     described: dict[InstanceReference, list[_Descriptor]] = {}
     for plane, header in zip(planes, headers, strict=True):
         described.setdefault(plane.source, list(_descriptors(plane, header)))

@@ -17,14 +17,13 @@ from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import DetectionResult, Plane, Volume
 from dicomnode.report import colours
-from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext
 from dicomnode.report.geometry import pixel_distance
 from dicomnode.report.legend import series_legend
 from dicomnode.report.overlay import draw_outline, regions_on, tinted
 from dicomnode.report.panel import Sheet, draw_footer, draw_panel, fitted, font_of, layout, layout_within
 from dicomnode.report.scores import score_texts
-from dicomnode.report.window import Window, grey, windows
+from dicomnode.report.window import Window, grey, windows_of
 
 Bytes = npt.NDArray[np.uint8]
 LONG_SERIES = 12
@@ -102,7 +101,7 @@ def montage(
     """
     if columns < 1 or limit < 1:
         raise ValueError("a montage has at least one image")
-    own = dict(enumerate(windows(volume, body_part(headers[0]))))
+    own = dict(enumerate(windows_of(volume, headers)))
     aspect = max(_aspect(plane, header) for plane, header in zip(volume.planes, headers, strict=True))
     if like is None:
         shown = selected(result, limit)
@@ -166,7 +165,7 @@ def thumbnails(
     """
     if not shown or columns < 1:
         raise ValueError("a montage has at least one image")
-    own = windows(volume, body_part(headers[0]))
+    own = windows_of(volume, headers)
     grid = _grid(min(columns, len(shown)), cell, max(_aspect(volume.planes[i], headers[i]) for i in shown))
     rows, width = grid.size(len(shown))
     canvas = Image.new("RGB", (width, rows))

@@ -14,7 +14,6 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.detectors.contract import DetectionResult, Volume
 from dicomnode.report import colours
-from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import envelope
 from dicomnode.report.legend import notices
@@ -32,7 +31,7 @@ from dicomnode.report.secondary_capture import (
     outcomes,
     window_text,
 )
-from dicomnode.report.window import windows
+from dicomnode.report.window import windows_of
 
 _DARK = Palette(
     paper=(0, 0, 0),
@@ -56,7 +55,7 @@ def pages(
     dataset = envelope("page", headers, volume.planes[0].source.series, context)
     add_series(dataset, SecondaryCaptureImageStorage, "report", headers, headers[0], context)
     add_capture(dataset, headers, (), ("report page", outcomes(result), *notices(result, context)), context)
-    grey = window_text(windows(volume, body_part(headers[0])))
+    grey = window_text(windows_of(volume, headers))
     text = "Report page with reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
     add_derivation(dataset, volume.planes, text[:1024], resampled=True, in_place=False)
     add_page(dataset, content, gallery(volume, headers, result, context))

@@ -11,7 +11,6 @@ from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import DetectionResult, Volume
 from dicomnode.report import colours
-from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext
 from dicomnode.report.geometry import patient_orientation, pixel_distance
 from dicomnode.report.legend import position_text, region_heat
@@ -21,7 +20,7 @@ from dicomnode.report.page_content import ranked, source_number
 from dicomnode.report.page_nearest import Pair, pair_of
 from dicomnode.report.page_typeface import written
 from dicomnode.report.sr_content import strongest
-from dicomnode.report.window import Window, grey, windows
+from dicomnode.report.window import Window, grey, windows_of
 
 Bytes = npt.NDArray[np.uint8]
 LARGE = 2
@@ -69,7 +68,7 @@ class Gallery:
 
 def gallery(volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext) -> Gallery:
     """The strongest two images, one per finding first, and the Series at a glance."""
-    chosen_windows = windows(volume, body_part(headers[0]))
+    chosen_windows = windows_of(volume, headers)
     n = len(volume.planes)
     shown = selected(result, _SMALL) if n > LARGE else ()
     scores = tuple(None if plane.left_out else plane.score for plane in result.planes)

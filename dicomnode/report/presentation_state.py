@@ -17,7 +17,6 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from dicomnode.detectors.contract import DetectionResult, Finding, Region, Volume
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import colours
-from dicomnode.report.anatomy import body_part
 from dicomnode.report.context import ReportContext, ResultUIDs
 from dicomnode.report.envelope import add_examined_part, clock, envelope, series_description
 from dicomnode.report.evidence import instance_item
@@ -26,7 +25,7 @@ from dicomnode.report.legend import notices
 from dicomnode.report.panel import drawable
 from dicomnode.report.scores import score_texts
 from dicomnode.report.transcribe import copied
-from dicomnode.report.window import Window, windows
+from dicomnode.report.window import Window, windows_of
 
 _REGIONS, _NOTICE = "AI REGIONS", "AI NOTICE"
 _LINEAR = ("RescaleIntercept", "RescaleSlope", "RescaleType")
@@ -53,7 +52,7 @@ def presentation_states(
     """
     if not result.findings:
         return
-    shown = windows(volume, body_part(headers[0]))
+    shown = windows_of(volume, headers)
     looks: dict[_Look, list[int]] = {}
     for index, header in enumerate(headers):
         looks.setdefault(_look(volume, header, index), []).append(index)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from pydicom import config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
@@ -20,16 +20,47 @@ from pydicom.valuerep import VR, PersonName
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 
 
-def legible(headers: Sequence[Dataset]) -> list[Dataset]:
+T = TypeVar("T")
+
+
+class Legible(list[Dataset]):
+    """The headers of one Series as results read them, one per plane, and what was worked out from all of them.
+
+    It belongs to one result set: whoever makes or checks its objects shares it, so that nothing that takes a look at
+    every image is done again for every object. It is not changed once it is made.
+    """
+
+    def __init__(self, headers: Iterable[Dataset]) -> None:
+        super().__init__(headers)
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def once(self, key: tuple[object, ...], work: Callable[[], T]) -> T:
+        """What ``work`` answers; done when ``key`` is asked for first. An ``id`` in
+        ``key`` is safe when the answer holds its object."""
+        if key not in self._known:
+            self._known[key] = work()
+        answer: T = self._known[key]
+        return answer
+
+
+def once(headers: Sequence[Dataset], key: tuple[object, ...], work: Callable[[], T]) -> T:
+    """``Legible.once`` of ``headers``; of a plain sequence it is worked out each time."""
+    return headers.once(key, work) if isinstance(headers, Legible) else work()
+
+
+def legible(headers: Sequence[Dataset]) -> Legible:
     """``headers`` without those of their numbers that are none ("abc" as Series Number): nothing can be said of them.
 
     A header in which all numbers can be read is in the answer itself, any other one as a shallow copy.
     """
+    if isinstance(headers, Legible):
+        return headers
     known: dict[int, Dataset] = {}
+    read: set[tuple[object, ...]] = set()
     for header in headers:
         if id(header) not in known:
-            known[id(header)] = _without(header, [tag for tag in header.keys() if not _is_read(header, tag)])  # noqa: SIM118
-    return [known[id(header)] for header in headers]
+            known[id(header)] = _without(header, [tag for tag in header.keys() if not _is_read(header, tag, read)])  # noqa: SIM118
+    return Legible(known[id(header)] for header in headers)
 
 
 def _without(header: Dataset, tags: list[BaseTag]) -> Dataset:
@@ -41,9 +72,14 @@ def _without(header: Dataset, tags: list[BaseTag]) -> Dataset:
     return rest
 
 
-def _is_read(header: Dataset, tag: BaseTag) -> bool:
+def _is_read(header: Dataset, tag: BaseTag, read: set[tuple[object, ...]]) -> bool:
+    """``read``: undecoded values that were read before; most attributes say the same on every image of a Series."""
     raw: Any = header.get_item(tag)
     if str(raw.VR or _vr(tag)) not in _NUMBERS:
+        return True
+    undecoded = isinstance(raw, RawDataElement)
+    same = (tag, raw.VR, raw.value, raw.is_little_endian, raw.is_implicit_VR) if undecoded else ()
+    if undecoded and same in read:
         return True
     try:
         with warnings.catch_warnings():
@@ -53,6 +89,8 @@ def _is_read(header: Dataset, tag: BaseTag) -> bool:
                 float(one or 0)
     except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
         return False
+    if undecoded:
+        read.add(same)
     return True
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import Array, Plane, Volume
+from dicomnode.report.anatomy import body_part
+from dicomnode.report.transcribe import once
 
 _HEAD = frozenset({"HEAD", "BRAIN", "SKULL"})
 _SAMPLE = 1_000_000
+_CORE = (0.5, 99.5)
+"""Percentiles between which the grey values of an image count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,12 @@ class Window:
     def text(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         return f"C {self.centre:g} W {self.width:g}{unit}"
+
+
+def windows_of(volume: Volume, headers: Sequence[Dataset]) -> tuple[Window, ...]:
+    """``windows`` of a Series by its headers, worked out once for a result set."""
+    _, found = once(headers, ("windows", id(volume)), lambda: (volume, windows(volume, body_part(headers[0]))))
+    return found
 
 
 def windows(volume: Volume, body_part: str) -> tuple[Window, ...]:
@@ -49,8 +61,22 @@ def _usable(plane: Plane) -> bool:
     if plane.window is None or not plane.window[1] >= 1.0:
         return False
     centre, width = plane.window
-    low, high = np.percentile(_finite(plane.pixels), (0.5, 99.5))
+    values = _finite(plane.pixels).ravel()
+    if _reaches(values, centre - width / 2, centre + width / 2):
+        return True
+    low, high = np.percentile(values, _CORE)
     return bool(low < centre + width / 2 and high > centre - width / 2) or low == high
+
+
+def _reaches(values: Array, bottom: float, top: float) -> bool:
+    """Whether the core of ``values`` certainly lies below ``top`` and above ``bottom``; False: it has to be sorted.
+
+    Counting takes a tenth of the time of the percentiles: when more values are below ``top`` than the lower
+    percentile leaves below itself, it is below ``top`` too. At the rank itself only the percentile can tell.
+    """
+    rank = (values.size - 1) * _CORE[0] / 100.0
+    beyond = int(rank) + 2
+    return int(np.count_nonzero(values < top)) >= beyond and int(np.count_nonzero(values > bottom)) >= beyond
 
 
 def _percentiles(volume: Volume) -> Window:
@@ -61,6 +87,10 @@ def _percentiles(volume: Volume) -> Window:
 
 
 def _finite(pixels: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        total = pixels.sum(dtype=np.float64)
+    if np.isfinite(total):
+        return pixels.ravel()
     values = pixels[np.isfinite(pixels)]
     return values if values.size else np.zeros(1, np.float32)
 

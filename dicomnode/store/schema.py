@@ -23,7 +23,7 @@ def migrate(store: Store) -> None:
     Raises ConfigError when it cannot be opened, is newer than this software, or its audit table is not protected.
     """
     try:
-        store.path.parent.mkdir(parents=True, exist_ok=True)
+        store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _upgrade(store)
     except OSError as error:
         raise ConfigError(f"node.database: its folder cannot be made: {error.strerror}") from error

@@ -8,12 +8,16 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from dicomnode.errors import Transient
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-][A-Za-z0-9._-]*")
+WHOLE = "whole"
+"""Owner of unfinished files that are written in one go."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -43,12 +47,30 @@ class Spool:
         except OSError as error:
             raise Transient(f"spool: disk error {error.errno}") from error
 
-    def clear_incoming(self) -> int:
-        """Remove what an earlier run left unfinished; returns how many files."""
-        leftovers = list((self.root / "incoming").iterdir())
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
+    def unfinished(self) -> list[str]:
+        """Names of the unfinished files; a name begins with what ``begin`` was told of its owner."""
+        return [entry.name for entry in os.scandir(self.root / "incoming")]
+
+    def unfinished_age_s(self, name: str) -> float | None:
+        """Seconds since an unfinished file was last written, by the clock of the file system; None when it is gone."""
+        try:
+            return time.time() - (self.root / "incoming" / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def drop_unfinished(self, name: str) -> None:
+        """Remove an unfinished file of an owner that is gone."""
+        (self.root / "incoming" / name).unlink(missing_ok=True)
+
+    def begin(self, area: str, owner: str) -> SpoolFile:
+        """Begin a file of ``area`` that is written piece by piece; ``owner`` is a digit or letter word.
+
+        Raises Transient when the disk is full or fails.
+        """
+        with _translated():
+            temporary = self.root / "incoming" / f"{owner}-{uuid.uuid4().hex}.part"
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            return SpoolFile(self, area, temporary, descriptor)
 
     def store(self, content: tuple[bytes | memoryview, ...], area: str, name: str) -> str:
         """Write ``content`` (its parts in order) durably as ``area``/xx/``name`` and return that relative path.
@@ -57,36 +79,98 @@ class Spool:
         Raises Transient when the disk is full or fails; no unfinished file is left then. Raises ValueError for a
         name that could leave the spool.
         """
+        with self.begin(area, WHOLE) as file:
+            for part in content:
+                file.write(part)
+            return file.seal(name, replaces=True)
+
+    def folder_of(self, area: str, name: str) -> Path:
+        """The folder of a file called ``name``, durably there. Raises ValueError for a name that could leave the spool.
+
+        That it exists is not enough: its maker may not have synced its parent yet.
+        """
         if not _NAME.fullmatch(name):
             raise ValueError("a spool file is named by letters, digits, dots, dashes and underscores")
         folder = self.root / area / name[:2]
-        temporary = self.root / "incoming" / f"{uuid.uuid4().hex}.part"
-        try:
-            self._make(folder)
-            with temporary.open("xb") as file:
-                for part in content:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / name)
-            _sync_folder(folder)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            reason = "disk full" if error.errno in FULL else f"disk error {error.errno}"
-            raise Transient(f"spool: {reason}") from error
-        return f"{area}/{name[:2]}/{name}"
-
-    def _make(self, folder: Path) -> None:
-        """Have ``folder`` on disk. That it exists is not enough: its maker may not have synced its parent yet."""
         if folder not in self._durable:
             folder.mkdir(parents=True, exist_ok=True)
             _sync_folder(folder.parent)
             self._durable.add(folder)
+        return folder
 
     def remove(self, path: str) -> None:
         """Remove a finished file; a missing one is no error."""
         self.absolute(path).unlink(missing_ok=True)
+
+
+class SpoolFile:
+    """A file on its way into the spool; what is not sealed when the block ends is removed.
+
+    ``size``: bytes written so far. ``descriptor``: for reading them back.
+    """
+
+    def __init__(self, spool: Spool, area: str, temporary: Path, descriptor: int) -> None:
+        self._spool, self._area, self._temporary = spool, area, temporary
+        self.descriptor = descriptor
+        self.size = 0
+        self._path: Path | None = temporary
+
+    def __enter__(self) -> SpoolFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Append ``parts``. Raises Transient when the disk is full or fails."""
+        with _translated():
+            rest = [memoryview(part) for part in parts]
+            while rest:
+                written = os.writev(self.descriptor, rest)
+                self.size += written
+                while rest and written >= len(rest[0]):
+                    written -= len(rest.pop(0))
+                if rest:
+                    rest[0] = rest[0][written:]
+
+    def seal(self, name: str, *, replaces: bool = False) -> str:
+        """Make it durable as area/xx/``name`` and return that path within the spool.
+
+        A fresh name is given first: then one journal commit of the file system carries content, name and folder, and
+        the folder's own fsync finds nothing left to do. Nobody is told before both have returned, no row names the
+        file, and a start removes it if power fails in between. ``replaces``: there may be such a file, which stays
+        whole until this one is durable. Raises Transient; ValueError for a name that could leave the spool.
+        """
+        with _translated():
+            folder = self._spool.folder_of(self._area, name)
+            if replaces:
+                os.fsync(self.descriptor)
+            self._temporary.replace(folder / name)
+            self._path = None if replaces else folder / name
+            if not replaces:
+                os.fsync(self.descriptor)
+            _sync_folder(folder)
+            self._path = None
+        return f"{self._area}/{name[:2]}/{name}"
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it was sealed."""
+        if self.descriptor < 0:
+            return
+        os.close(self.descriptor)
+        self.descriptor = -1
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = "disk full" if error.errno in FULL else f"disk error {error.errno}"
+        raise Transient(f"spool: {reason}") from error
 
 
 def digest(*parts: bytes | memoryview) -> str:

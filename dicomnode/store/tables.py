@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import DDL, JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, event
+from sqlalchemy import DDL, JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dicomnode.store.audit_sql import TRIGGERS
+from dicomnode.store.audit_sql import SUBJECTS, TRIGGERS, subject_sql
+
+AGEING_S = 300
+"""Waiting so long lifts a job by one priority, so that routine work cannot starve behind urgent work."""
+URGENCY_SQL = f"priority - created_at / {AGEING_S}.0"
+"""How urgent a job is. It ages by order, not by the clock, so an index can hold it; changing it needs a migration."""
+READY_SQL = "state = 'ready'"
+RETRYING_SQL = "error != '' AND state IN ('ready', 'leased')"
 
 
 class Row(DeclarativeBase):
@@ -37,7 +44,10 @@ class ProcessRow(Row):
 
 
 class AssociationRow(Row):
-    """One inbound Association. ``ended``: open, released, aborted, or lost (the node stopped in the middle)."""
+    """One inbound Association. ``ended``: open, released, aborted, or lost (the node stopped in the middle).
+
+    ``owner``: the process of the node that holds it, by its name in ``process``.
+    """
 
     __tablename__ = "association"
 
@@ -51,10 +61,11 @@ class AssociationRow(Row):
     ended: Mapped[str] = mapped_column(String(10), default="open", index=True)
     n_stored: Mapped[int] = mapped_column(default=0)
     n_refused: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str] = mapped_column(String(100), default="", server_default="")
 
 
 class StudyRow(Row):
-    """One Study of one Patient."""
+    """One Study of one Patient. ``deleted_at``: when retention last removed its images."""
 
     __tablename__ = "study"
 
@@ -65,6 +76,7 @@ class StudyRow(Row):
     StudyDate: Mapped[str] = mapped_column(String(8), default="")
     StudyDescription: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[float]
+    deleted_at: Mapped[float | None]
 
 
 class SeriesRow(Row):
@@ -74,7 +86,11 @@ class SeriesRow(Row):
     """
 
     __tablename__ = "series"
-    __table_args__ = (UniqueConstraint("study_id", "SeriesInstanceUID"), Index(None, "state", "last_received_at"))
+    __table_args__ = (
+        UniqueConstraint("study_id", "SeriesInstanceUID"),
+        Index(None, "state", "last_received_at"),
+        Index(None, "CallingAETitle", "asked_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
@@ -82,13 +98,13 @@ class SeriesRow(Row):
     Modality: Mapped[str] = mapped_column(String(16), default="")
     SeriesDescription: Mapped[str] = mapped_column(String(64), default="")
     CallingAETitle: Mapped[str] = mapped_column(String(16))
-    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
     generation: Mapped[int] = mapped_column(default=1)
     state: Mapped[str] = mapped_column(String(10), default="open")
     complete_by: Mapped[str | None] = mapped_column(String(200))
     incomplete: Mapped[bool] = mapped_column(default=False)
     first_received_at: Mapped[float]
-    last_received_at: Mapped[float]
+    last_received_at: Mapped[float] = mapped_column(index=True)
     n_expected: Mapped[int | None]
     asked_at: Mapped[float | None]
     completed_at: Mapped[float | None]
@@ -102,7 +118,11 @@ class InstanceRow(Row):
     """
 
     __tablename__ = "instance"
-    __table_args__ = (UniqueConstraint("SOPInstanceUID", "sha256"), Index(None, "series_id", "generation"))
+    __table_args__ = (
+        UniqueConstraint("SOPInstanceUID", "sha256"),
+        Index(None, "series_id", "generation"),
+        Index("ix_instance_conflict", "id", sqlite_where=text("conflict = 1")),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
@@ -115,7 +135,7 @@ class InstanceRow(Row):
     path: Mapped[str] = mapped_column(String(200))
     header: Mapped[dict[str, list[Any]]] = mapped_column(JSON)
     generation: Mapped[int]
-    received_at: Mapped[float]
+    received_at: Mapped[float] = mapped_column(index=True)
     copies: Mapped[int] = mapped_column(default=1)
     conflict: Mapped[bool] = mapped_column(default=False)
 
@@ -151,8 +171,42 @@ class AssignmentRow(Row):
     gate: Mapped[str | None] = mapped_column(String(20))
 
 
+class StagesRow(Row):
+    """How long each stage of an Assignment took, in seconds; see ``dicomnode.store.stages``.
+
+    ``received_at``: when the last Instance came. ``deliver`` and ``total``: to the last destination.
+    """
+
+    __tablename__ = "stages"
+
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignment.id", ondelete="CASCADE"), primary_key=True)
+    received_at: Mapped[float]
+    complete: Mapped[float | None]
+    route: Mapped[float | None]
+    wait: Mapped[float | None]
+    load: Mapped[float | None]
+    inference: Mapped[float | None]
+    report: Mapped[float | None]
+    deliver: Mapped[float | None]
+    total: Mapped[float | None]
+
+
+class StageHistogramRow(Row):
+    """All times of one stage ever: ``n`` of them, ``seconds`` together; ``buckets``: how many up to each bound."""
+
+    __tablename__ = "stage_histogram"
+
+    stage: Mapped[str] = mapped_column(String(20), primary_key=True)
+    n: Mapped[int]
+    seconds: Mapped[float]
+    buckets: Mapped[list[int]] = mapped_column(JSON)
+
+
 class DerivedRow(Row):
-    """One Derived Instance of ours: its ``kind`` (``config.results``), its file in the spool and its digest."""
+    """One Derived Instance of ours: its ``kind`` (``config.results``), its file in the spool and its digest.
+
+    ``path``: empty when retention has removed the file; the row stays, for the results that refer to it.
+    """
 
     __tablename__ = "derived"
 
@@ -211,10 +265,16 @@ class CommitmentRow(Row):
 
 
 class JobRow(Row):
-    """A durable job; see ``dicomnode.jobs``."""
+    """A durable job; see ``dicomnode.jobs``. What is done costs nothing: ``state`` bounds every other index."""
 
     __tablename__ = "job"
-    __table_args__ = (UniqueConstraint("kind", "dedup_key"), Index(None, "state", "kind", "priority", "id"))
+    __table_args__ = (
+        UniqueConstraint("kind", "dedup_key"),
+        Index(None, "state", "kind"),
+        Index("ix_job_claim", "kind", text(f"({URGENCY_SQL}) DESC"), "id", "not_before", sqlite_where=text(READY_SQL)),
+        Index("ix_job_due", "kind", "not_before", sqlite_where=text(READY_SQL)),
+        Index("ix_job_retrying", "id", sqlite_where=text(RETRYING_SQL)),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(20))
@@ -276,12 +336,34 @@ class DriftRow(Row):
     figures: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class RemovalRow(Row):
+    """A spool file that no row needs any more: written with the deletion of its row, gone when the file is gone."""
+
+    __tablename__ = "removal"
+
+    path: Mapped[str] = mapped_column(String(200), primary_key=True)
+    decided_at: Mapped[float]
+
+
+class ClockRow(Row):
+    """The clock of the node that runs now; see ``dicomnode.store.clock``. One row, ``id`` 1."""
+
+    __tablename__ = "clock"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[float]
+    since: Mapped[float]
+    boot: Mapped[str] = mapped_column(String(40))
+
+
 class AuditRow(Row):
     """One link of the audit chain; see ``dicomnode.audit``. Append-only by triggers."""
 
     __tablename__ = "audit"
+    __table_args__ = tuple(Index(name, text(subject_sql(keyword))) for keyword, name in SUBJECTS.items())
+
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    ts: Mapped[str] = mapped_column(Text)
+    ts: Mapped[str] = mapped_column(Text, index=True)
     kind: Mapped[str] = mapped_column(Text, index=True)
     body: Mapped[str] = mapped_column(Text)
     prev: Mapped[bytes] = mapped_column(LargeBinary)

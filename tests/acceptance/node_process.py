@@ -49,9 +49,17 @@ class NodeProcess:
     """``dicomnode serve`` with a data folder of its own; always on the same port, so that senders find it again."""
 
     def __init__(
-        self, folder: Path, pacs_port: int, *, node: str = "", assemble: str = "", pacs: str = "", routes: str = ROUTES
+        self,
+        folder: Path,
+        pacs_port: int,
+        *,
+        node: str = "",
+        receive: str = "",
+        assemble: str = "",
+        pacs: str = "",
+        routes: str = ROUTES,
     ) -> None:
-        """``node``, ``assemble``, ``pacs`` (a peer): more lines of these tables; ``routes``: and any other tables."""
+        """``node``, ``receive``, … ``pacs`` (a peer): more lines of these tables; ``routes``: and any other tables."""
         self.folder, self.port = folder, free_port()
         self.config = folder / "dicomnode.toml"
         self.log = folder / "node.log"
@@ -59,7 +67,7 @@ class NodeProcess:
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(
             f'[node]\nae_title = "NODE"\nhost = "127.0.0.1"\nport = {self.port}\ndata_dir = "{folder / "data"}"\n'
-            f"console_port = 0\n{node}\n[receive]\nmin_free_bytes = 1000000\n"
+            f"console_port = 0\n{node}\n[receive]\nmin_free_bytes = 1000000\n{receive}\n"
             f"[assemble]\nuse_c_find = false\n{assemble}\n"
             f'[[peer]]\nname = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = 104\nmay_send = true\n'
             f'[[peer]]\nname = "pacs"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {pacs_port}\n{pacs}\n{routes}'

@@ -1,25 +1,34 @@
-"""Who receives: this node, DCMTK's storescp, Orthanc. Each is started in a folder of its own."""
+"""Who receives: this node, DCMTK's storescp, Orthanc, the latter two in two ways. Each in a folder of its own."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 from unittest.mock import patch
 
-from sqlalchemy import func, select
-
 import dicomnode
-from dicomnode.store.engine import Store
-from dicomnode.store.tables import InstanceRow
 from tests.acceptance.node_process import NodeProcess, free_port
 from tests.acceptance.orthanc import Orthanc
 
+NODE = "dicomnode"
+STORESCP_FORK, STORESCP = "DCMTK storescp, forking", "DCMTK storescp, one process"
+ORTHANC_NO_NAGLE, ORTHANC = "Orthanc, TCP_NODELAY=1", "Orthanc, as it comes"
+NAMES = {
+    "node": NODE,
+    "storescp-fork": STORESCP_FORK,
+    "storescp": STORESCP,
+    "orthanc-nodelay": ORTHANC_NO_NAGLE,
+    "orthanc": ORTHANC,
+}
 START_S = 60.0
 NO_NAGLE = {**os.environ, "TCP_NODELAY": "1"}
 """DCMTK waits for delayed acknowledgements (20 Instances/s) unless it is told not to."""
@@ -32,6 +41,8 @@ class Receiver(Protocol):
     version: str
     ae_title: str
     setting: str
+    limit: int | None
+    """Send it no more Instances in a run than that: it would take too long."""
 
     @property
     def port(self) -> int: ...
@@ -45,17 +56,18 @@ class Receiver(Protocol):
 
 
 class NodeReceiver:
-    """``dicomnode serve --role receive``, as it comes."""
+    """``dicomnode serve --role receive``, as it comes; ``settings``: lines for ``[receive]``."""
 
-    name, ae_title = "dicomnode", "NODE"
-    setting = (
-        "durable: file, folder and database are synced before each 0x0000, by strace four syncs per instance; header "
-        "read, audit row written"
-    )
+    name, ae_title, limit = NODE, "NODE", None
     version = dicomnode.__version__
 
-    def __init__(self, folder: Path) -> None:
-        self._node = _ReceiveRole(folder, free_port(), routes="")
+    def __init__(self, folder: Path, settings: str = "") -> None:
+        self._node = _ReceiveRole(folder, free_port(), routes="", receive=settings)
+        changed = f" `[receive] {'; '.join(settings.split(chr(10)))}`" if settings else ""
+        self.setting = (
+            "durable: file, folder and database row with its audit record are synced before 0x0000; header read"
+            f"{changed}"
+        )
 
     @property
     def port(self) -> int:
@@ -73,11 +85,30 @@ class NodeReceiver:
         self._node.stop()
 
     def stored(self) -> int:
-        store = Store(f"sqlite:///{self._node.database}")
+        return int(self._rows("SELECT count(*) FROM instance")[0][0])
+
+    def digests(self) -> set[str]:
+        """SHA-256 of the data sets in its spool, read from the files."""
+        return {digest for _, digest, _ in self._files()}
+
+    def whole_instances(self) -> set[str]:
+        """SOP Instance UIDs of those whose file is there and holds the data set that its row names by SHA-256."""
+        return {uid for uid, found, said in self._files() if found == said}
+
+    def _files(self) -> Iterator[tuple[str, str, str]]:
+        spool = self._node.folder / "data" / "spool"
+        for uid, path, said in self._rows("SELECT SOPInstanceUID, path, sha256 FROM instance"):
+            with (spool / path).open("rb") as file:
+                head = file.read(144)
+                file.seek(144 + int.from_bytes(head[140:144], "little"))
+                yield uid, hashlib.file_digest(file, "sha256").hexdigest(), said
+
+    def _rows(self, query: str) -> list[tuple]:
+        connection = sqlite3.connect(f"file:{self._node.database}?mode=ro", uri=True, timeout=30.0)
         try:
-            return int(store.scalar(select(func.count()).select_from(InstanceRow)))
+            return connection.execute(query).fetchall()
         finally:
-            store.close()
+            connection.close()
 
 
 class _ReceiveRole(NodeProcess):
@@ -94,14 +125,18 @@ class _ReceiveRole(NodeProcess):
 
 
 class StorescpReceiver:
-    """DCMTK's storescp with the fastest settings found."""
+    """DCMTK's storescp, one process for each association or one for all, one after the other."""
 
-    name, ae_title, executable = "DCMTK storescp", "STORESCP", "storescp"
-    setting = "`--fork +B -pdu 131072`, TCP_NODELAY=1; **not durable**: no fsync, no index, no header read"
+    ae_title, executable, limit = "STORESCP", "storescp", None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fork: bool) -> None:
         self._folder, self._port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._options = [*(["--fork"] if fork else []), "+B", "-pdu", "131072"]
+        self.name = STORESCP_FORK if fork else STORESCP
+        self.setting = (
+            f"`{' '.join(self._options)}`, TCP_NODELAY=1; **not durable**: no fsync, no index, no header read"
+        )
         self.version = _version("storescp", "--version")
 
     @property
@@ -115,10 +150,8 @@ class StorescpReceiver:
 
     def start(self) -> None:
         self._folder.mkdir(parents=True)
-        command = ["storescp", "--fork", "+B", "-pdu", "131072", "-aet", self.ae_title, "-od", str(self._folder)]
-        self._process = subprocess.Popen(
-            [*command, str(self._port)], env=NO_NAGLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = ["storescp", *self._options, "-aet", self.ae_title, "-od", str(self._folder), str(self._port)]
+        self._process = subprocess.Popen(command, env=NO_NAGLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for_port(self._port)
 
     def stop(self) -> None:
@@ -131,17 +164,19 @@ class StorescpReceiver:
 
 
 class OrthancReceiver:
-    """Orthanc as it comes, with its SQLite index; its DICOM side is DCMTK and gets the same environment."""
+    """Orthanc with its SQLite index; its DICOM side is DCMTK and reads the same environment."""
 
-    name, ae_title, executable = "Orthanc", "ORTHANC", "Orthanc"
-    setting = (
-        "default (SyncStorageArea on, SQLite index of tags) with TCP_NODELAY=1, without which an association gets "
-        "about 20 instances/s; durable in part: by strace one fdatasync per instance, for its file; folder and index "
-        "are left to the operating system"
-    )
+    ae_title, executable = "ORTHANC", "Orthanc"
 
-    def __init__(self, folder: Path) -> None:
-        self._orthanc = Orthanc(folder)
+    def __init__(self, folder: Path, *, no_nagle: bool) -> None:
+        self._orthanc, self._no_nagle = Orthanc(folder), no_nagle
+        self.name = ORTHANC_NO_NAGLE if no_nagle else ORTHANC
+        self.limit = None if no_nagle else 200
+        how = "TCP_NODELAY=1 in its environment" if no_nagle else "its environment as it comes: DCMTK leaves Nagle on"
+        self.setting = (
+            f"default (SyncStorageArea on, SQLite index of tags), {how}; durable in part: by strace one fdatasync per "
+            "instance, for its file; folder and index are left to the operating system"
+        )
         self.version = _version("Orthanc", "--version")
 
     @property
@@ -154,7 +189,9 @@ class OrthancReceiver:
         return self._orthanc._process.pid
 
     def start(self) -> None:
-        with patch.dict(os.environ, NO_NAGLE):
+        with patch.dict(os.environ, {"TCP_NODELAY": "1"} if self._no_nagle else {}):
+            if not self._no_nagle:
+                os.environ.pop("TCP_NODELAY", None)
             self._orthanc.start()
 
     def stop(self) -> None:
@@ -164,15 +201,22 @@ class OrthancReceiver:
         return int(self._orthanc.get("/statistics")["CountInstances"])
 
 
-def receivers(folder: Path) -> tuple[list[Receiver], list[str]]:
-    """Those that are installed here, and the names of those that are not."""
-    found: list[Receiver] = [NodeReceiver(folder / "node")]
-    missing = []
-    for kind, place in ((StorescpReceiver, "storescp"), (OrthancReceiver, "orthanc")):
-        if shutil.which(kind.executable) is None:
-            missing.append(kind.name)
+def receivers(folder: Path, wanted: Collection[str], node_settings: str = "") -> tuple[list[Receiver], list[str]]:
+    """Those of ``wanted`` (keys of ``NAMES``) that are installed here, and the names of those that are not."""
+    makers: dict[str, tuple[str, Callable[[Path], Receiver]]] = {
+        "node": (sys.executable, lambda place: NodeReceiver(place, node_settings)),
+        "storescp-fork": (StorescpReceiver.executable, lambda place: StorescpReceiver(place, fork=True)),
+        "storescp": (StorescpReceiver.executable, lambda place: StorescpReceiver(place, fork=False)),
+        "orthanc-nodelay": (OrthancReceiver.executable, lambda place: OrthancReceiver(place, no_nagle=True)),
+        "orthanc": (OrthancReceiver.executable, lambda place: OrthancReceiver(place, no_nagle=False)),
+    }
+    found, missing = [], []
+    for key in (key for key in NAMES if key in wanted):
+        executable, make = makers[key]
+        if key != "node" and shutil.which(executable) is None:
+            missing.append(NAMES[key])
         else:
-            found.append(kind(folder / place))
+            found.append(make(folder / key))
     return found, missing
 
 

@@ -51,10 +51,14 @@ class Node:
         self.scp = StorageScp(self.config, self.store, self.spool)
         with self.store.write() as session:
             number = opened(session, SCANNER, "ct", time.time())
-        self.association = OpenAssociation(number, "CT1", "ct", "127.0.0.1")
+        self.association = OpenAssociation(number, SCANNER, "ct")
 
     def receive(self, number):
-        return self.scp.store(self.association, ct_slice(number))
+        request, data = ct_slice(number)
+        incoming = self.scp.begin(self.association, request)
+        for start in range(0, len(data), 100):
+            incoming.write(memoryview(data)[start : start + 100])
+        return incoming.finish()
 
     def files(self):
         return sorted(path for path in self.spool.root.rglob("*") if path.is_file())
@@ -82,14 +86,14 @@ def ct_slice(number):
     buffer = BytesIO()
     dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
     uid = str(dataset.SOPInstanceUID)
-    return StoreRequest(CT_IMAGE, uid, CT_IMAGE, str(ImplicitVRLittleEndian), buffer.getvalue())
+    return StoreRequest(CT_IMAGE, uid, CT_IMAGE, str(ImplicitVRLittleEndian)), buffer.getvalue()
 
 
 def test_r3_a_disk_below_its_reserve_refuses_and_keeps_nothing(tmp_path):
     node = Node(tmp_path, min_free_bytes=10**18)
     assert node.receive(1) == 0xA700
     assert (node.files(), node.rows(InstanceRow)) == ([], [])
-    assert node.association.tally("1.2.3").refused == 1
+    assert node.association.tally("").refused == 1
     node.store.close()
 
 
@@ -115,27 +119,27 @@ def test_r4_without_a_database_no_association_is_admitted(node, tmp_path):
     register = Register(Admission(node.config), node.store, time.time)
     with closing(sqlite3.connect(tmp_path / "node.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert register.admit(object(), SCANNER) == CONGESTION
+        assert register.admit(SCANNER) == CONGESTION
 
 
 def test_an_end_that_cannot_be_written_is_written_later(node, tmp_path):
-    register, key = Register(Admission(node.config), node.store, time.time), object()
-    assert register.admit(key, SCANNER) is None
+    register = Register(Admission(node.config), node.store, time.time)
+    known = register.admit(SCANNER)
     with closing(sqlite3.connect(tmp_path / "node.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        register.end(key, "released")
+        register.end(known, "released")
         assert node.rows(AssociationRow)[-1].ended == "open"
         other.execute("ROLLBACK")
     register.reap()
     assert node.rows(AssociationRow)[-1].ended == "released"
-    assert register.find(key) is None
+    assert register.open == ()
 
 
 def test_a_transaction_that_fails_leaves_neither_rows_nor_file(node, monkeypatch):
     def fail(*_arguments, **_keywords):
         raise Transient("database: disk I/O error")
 
-    monkeypatch.setattr("dicomnode.receive.records.append", fail)
+    monkeypatch.setattr("dicomnode.receive.ledger.append_many", fail)
     assert node.receive(1) == 0xA700
     assert (node.files(), node.rows(InstanceRow)) == ([], [])
 
@@ -144,7 +148,7 @@ def test_an_error_of_ours_is_a_processing_failure_with_an_alert(node, monkeypatc
     def fail(*_arguments, **_keywords):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("dicomnode.receive.records.append", fail)
+    monkeypatch.setattr("dicomnode.receive.ledger.append_many", fail)
     assert node.receive(1) == 0x0110
     assert (node.files(), node.rows(InstanceRow)) == ([], [])
     assert "ZeroDivisionError" in node.audit("security alert")[0]["reason"]
@@ -169,7 +173,7 @@ def test_r2_a_start_removes_what_was_never_acknowledged_and_nothing_else(node):
         assert node.receive(number) == 0x0000
     kept = node.files()
     (node.spool.root / "incoming" / "torn.part").write_bytes(b"half")
-    node.spool.store((b"renamed, but no row",), "received", "ab" * 32 + "-1-1.dcm")
+    node.spool.store((b"renamed, but no row",), "received", "ab" * 32 + f"-{node.association.id}-1.dcm")
     server = StorageServer(node.config, node.store, node.spool)
     server.start()
     server.stop(1.0)
@@ -179,7 +183,7 @@ def test_r2_a_start_removes_what_was_never_acknowledged_and_nothing_else(node):
 def test_a_start_after_a_clean_stop_does_not_search_for_orphans(node):
     with node.store.write() as session:
         session.scalar(select(AssociationRow)).ended = "released"
-    path = node.spool.store((b"older than any lost association",), "received", "cd" * 32 + "-1-1.dcm")
+    path = node.spool.store((b"older than any lost association",), "received", "cd" * 32 + f"-{node.association.id}-1.dcm")
     server = StorageServer(node.config, node.store, node.spool)
     server.start()
     server.stop(1.0)
@@ -187,7 +191,7 @@ def test_a_start_after_a_clean_stop_does_not_search_for_orphans(node):
 
 
 def test_files_older_than_the_lost_association_are_left_alone(node):
-    path = node.spool.store((b"old",), "received", "ef" * 32 + "-1-1.dcm")
+    path = node.spool.store((b"old",), "received", "ef" * 32 + f"-{node.association.id}-1.dcm")
     long_ago = time.time() - 3600
     os.utime(node.spool.absolute(path), (long_ago, long_ago))
     server = StorageServer(node.config, node.store, node.spool)

@@ -208,6 +208,7 @@ def test_verify_names_a_trigger_that_swallows_new_rows(log: Store) -> None:
     assert "quiet" in check(log).reason
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")
 def test_a_batch_migration_loses_the_triggers_and_the_start_is_refused(log: Store) -> None:
     """trust.md B3: Alembic rebuilds the table on SQLite; a migration that forgets the triggers must not pass."""
     with log.engine.begin() as connection:

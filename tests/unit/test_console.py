@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from dicomnode.cli.status import status as cli_status
 from dicomnode.config import parse_config
-from dicomnode.console.metrics import METRICS, prometheus
+from dicomnode.console.metrics import HISTOGRAMS, METRICS, prometheus
 from dicomnode.console.page import overview
 from dicomnode.console.server import application, serve_console
 from dicomnode.console.status import read_status
@@ -103,7 +103,7 @@ def test_a_request_that_is_sent_drop_by_drop_is_cut(parts, monkeypatch: pytest.M
 def test_metrics_are_complete(parts) -> None:
     text = prometheus(read_status(*parts, now=10.0))
     for name in METRICS:
-        assert f"# TYPE {name} gauge" in text
+        assert f"# TYPE {name} {'histogram' if name in HISTOGRAMS else 'gauge'}\n" in text
     assert 'dicomnode_outcomes{outcome="not analysed"} 1' in text
     assert 'dicomnode_jobs{kind="detect",state="dead"} 1' in text
 

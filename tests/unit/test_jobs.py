@@ -26,10 +26,10 @@ from dicomnode.jobs import (
     waiting,
     wake,
 )
-from dicomnode.jobs.leases import AGEING_S, FARTHEST_S, MAX_CRASHES, MAX_INTERRUPTIONS
+from dicomnode.jobs.leases import FARTHEST_S, MAX_CRASHES, MAX_INTERRUPTIONS
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
-from dicomnode.store.tables import JobRow
+from dicomnode.store.tables import AGEING_S, JobRow
 
 KINDS = ("detect", "deliver")
 NOW = 1000.0

@@ -174,9 +174,13 @@ def test_threads_that_store_at_once_keep_every_file(spool: Spool) -> None:
 def test_a_start_removes_unfinished_files_and_nothing_else(spool: Spool) -> None:
     spool.store((b"x",), "received", NAME)
     (spool.root / "incoming" / "left.part").write_bytes(b"half")
-    assert Spool(spool.root).clear_incoming() == 1
+    [name] = Spool(spool.root).unfinished()
+    assert name == "left.part"
+    assert (spool.unfinished_age_s(name) or 0.0) < 60
+    spool.drop_unfinished(name)
     assert files(spool) == [PLACE]
-    assert spool.clear_incoming() == 0
+    assert spool.unfinished() == []
+    assert spool.unfinished_age_s(name) is None
 
 
 def test_removing_is_final_and_repeatable(spool: Spool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -9,4 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """Rows that are there belong to nobody: their process is gone."""
+    op.add_column("association", sa.Column("owner", sa.String(length=100), nullable=False, server_default=""))

@@ -1,0 +1,8 @@
+"""Untrusted input is read in a child process: a named function, bounded in memory, computing time and wall clock."""
+
+from dicomnode.sandbox.limits import SandboxLimits
+from dicomnode.sandbox.pool import Sandbox
+from dicomnode.sandbox.process import Answer
+from dicomnode.sandbox.room import Room
+
+__all__ = ["Answer", "Room", "Sandbox", "SandboxLimits"]

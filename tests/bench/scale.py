@@ -1,0 +1,325 @@
+"""``python -m tests.bench.scale``: claims, questions and status with a million audit rows and 100,000 jobs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import dicomnode.store
+from dicomnode.audit import AuditFilter, find
+from dicomnode.audit.chain import Entry, append_many
+from dicomnode.audit.events import Event
+from dicomnode.config import parse_config
+from dicomnode.console.status import read_status
+from dicomnode.jobs import claim, expire, finish, waiting
+from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
+from dicomnode.store.spool import Spool
+from tests.bench.database import Times
+from tests.bench.document import DOCUMENT, with_section
+from tests.bench.machine import look
+from tests.docs_conformance.markdown import table
+
+TITLE = "Database at scale"
+LIMITS_MS = {"claim": 5.0, "study": 50.0, "patient": 50.0, "status": 200.0}
+PER_STUDY = 500
+CHUNK = 5000
+KINDS = ("count", "route", "detect", "deliver", "commit")
+DESTINATION = "pacs"
+_UID = "1.2.826.0.1.3680043.8.498.10203040506070809"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A filled database and what it takes. ``append_s``: audit rows per second, 5,000 per transaction."""
+
+    audit_rows: int
+    jobs: int
+    instances: int
+    megabytes: float
+    append_s: float
+    migration_s: float
+    claim: Times
+    waiting: Times
+    expire: Times
+    finish: Times
+    study: Times
+    patient: Times
+    status: Times
+
+
+def study_uid(number: int) -> str:
+    """The Study Instance UID of the study ``number``."""
+    return f"{_UID}.{number}"
+
+
+def patient_id(number: int) -> str:
+    """The Patient ID of the study ``number``: two studies each."""
+    return f"PAT{number // 2:07}"
+
+
+def fill(
+    store: Store, audit_rows: int, jobs: int, advance: Callable[[int], None] = lambda _: None
+) -> tuple[float, float]:
+    """Fill a database of the schema before the indexes, then migrate it; ``advance`` hears of audit rows.
+
+    Returns audit rows per second, and the seconds of the migration.
+
+    Of the jobs 1 in 20 is ready, 1 in 1,000 is leased or dead, the others are done. Each fifth job is another Series,
+    with ten Instances and three delivered objects.
+    """
+    _migrate_to(store, "0004")
+    started = time.perf_counter()
+    for first in range(0, audit_rows, CHUNK):
+        count = min(CHUNK, audit_rows - first)
+        with store.transaction() as connection:
+            append_many(connection, _entries(first, count))
+        advance(count)
+    rate = audit_rows / max(time.perf_counter() - started, 1e-9)
+    series = jobs // len(KINDS)
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO association (id, CallingAETitle, CalledAETitle, address, opened_at, ended, "
+                           "n_stored, n_refused) VALUES (1, 'CT1', 'DICOMNODE', '10.0.0.1', 0, 'released', 0, 0)")  # fmt: skip
+        for name, rows in _tables(series).items():
+            _insert(connection, name, rows)
+        _insert(connection, "job", _jobs(jobs))
+    started = time.perf_counter()
+    migrate(store)
+    return rate, time.perf_counter() - started
+
+
+def _migrate_to(store: Store, revision: str) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(dicomnode.store.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    with store.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
+
+
+def _entries(first: int, count: int) -> Iterator[Entry]:
+    for number in range(first, first + count):
+        study = number // PER_STUDY
+        body = {
+            "association": study,
+            "peer": "CT",
+            "CallingAETitle": "CT1",
+            "PatientID": patient_id(study),
+            "AccessionNumber": f"A{study:07}",
+            "StudyInstanceUID": study_uid(study),
+            "SeriesInstanceUID": f"{study_uid(study)}.{number % 10}",
+            "SOPInstanceUID": f"{study_uid(study)}.{number % 10}.{number}",
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+            "TransferSyntaxUID": "1.2.840.10008.1.2.1",
+            "sha256": "0" * 64,
+            "size": 526_000,
+            "generation": 1,
+        }
+        yield Entry(Event.INFERENCE if number % 50 == 0 else Event.INSTANCE_STORED, body, 1.7e9 + number)
+
+
+def _tables(series: int) -> dict[str, Iterator[dict[str, Any]]]:
+    header = json.dumps({"Rows": [512], "Columns": [512], "InstanceNumber": [1], "ImageType": ["ORIGINAL", "PRIMARY"]})
+    numbers = range(series)
+    study = {"PatientID": "", "AccessionNumber": "", "StudyDate": "", "StudyDescription": "", "created_at": 0.0}
+    one = {"Modality": "CT", "SeriesDescription": "", "CallingAETitle": "CT1", "association_id": 1, "generation": 1}
+    one |= {"incomplete": 0, "first_received_at": 0.0}
+    image = {"SOPClassUID": "1.2", "TransferSyntaxUID": "1.2", "size": 1, "header": header, "generation": 1, "copies": 1}
+    given = {"generation": 1, "route": "ct", "detector": "ct-head", "send_to": '["pacs"]', "priority": 0, "reason": ""}
+    made = {"kind": "sc", "SOPClassUID": "1.2", "SeriesInstanceUID": "1.2", "size": 1, "created_at": 0.0}
+    return {
+        "study": ({"id": n + 1, "StudyInstanceUID": study_uid(n)} | study for n in numbers),
+        "series": (
+            {"id": n + 1, "study_id": n + 1, "SeriesInstanceUID": f"{study_uid(n)}.1", "last_received_at": float(n)}
+            | one
+            | {"state": "open" if n % 1000 == 0 else "complete"}
+            for n in numbers
+        ),
+        "instance": (
+            {"series_id": n // 10 + 1, "SOPInstanceUID": f"{_UID}.9.{n}", "sha256": f"{n:064}", "path": f"received/{n}"}
+            | image
+            | {"association_id": 1, "received_at": float(n), "conflict": n % 10_000 == 0}
+            for n in range(series * 10)
+        ),
+        "assignment": (
+            {"id": n + 1, "series_id": n + 1, "created_at": 0.0}
+            | given
+            | {"outcome": "not analysed" if n % 10 == 0 else "no findings", "gate": "volume" if n % 10 == 0 else None}
+            for n in numbers
+        ),
+        "derived": (
+            {"id": n + 1, "assignment_id": n // 3 + 1, "SOPInstanceUID": f"{_UID}.8.{n}", "sha256": f"{n:064}"}
+            | made
+            | {"path": f"derived/{n}"}
+            for n in range(series * 3)
+        ),
+        "delivery": (
+            {"derived_id": n + 1, "destination": DESTINATION, "state": "delivered", "attempts": 1, "delivered_at": 1.0}
+            | {"committed_at": None if n % 100 == 0 else 2.0}
+            for n in range(series * 3)
+        ),
+    }
+
+
+def _jobs(jobs: int) -> Iterator[dict[str, Any]]:
+    ended = {"payload": "{}", "attempt": 1, "crashes": 0, "interruptions": 0, "not_before": 0.0}
+    for number in range(jobs):
+        kind, target = KINDS[number % len(KINDS)], number // len(KINDS) + 1
+        state = "leased" if number % 2000 == 7 else "dead" if number % 2000 == 8 else "done"
+        state = "ready" if number % 20 in (2, 3) and number % 40 < 20 else state
+        payload = {"assignment_id": target, "destination": DESTINATION}
+        row = {"kind": kind, "dedup_key": f"{target}:{DESTINATION}", "state": state, "priority": number % 3}
+        row |= ended | {"payload": json.dumps(payload), "created_at": float(number), "error": ""}
+        row |= {"error": "peer down"} if state == "ready" and number % 3 == 0 else {}
+        yield row | {"lease_until": 1e12 if state == "leased" else None}
+
+
+def _insert(connection: Any, name: str, rows: Iterator[dict[str, Any]]) -> None:
+    first = next(rows, None)
+    if first is None:
+        return
+    columns, marks = ", ".join(f'"{key}"' for key in first), ", ".join(f":{key}" for key in first)
+    statement = f"INSERT INTO {name} ({columns}) VALUES ({marks})"
+    connection.execute(statement, first)
+    connection.executemany(statement, rows)
+
+
+def measure_scale(work: Path, audit_rows: int, jobs: int, times: int, advance: Callable[[int], None]) -> Scale:
+    """Fill a database in ``work`` and measure; every figure is of ``times`` calls.
+
+    Raises RuntimeError when an answer is not the right one.
+    """
+    store = Store(f"sqlite:///{work / 'scale.sqlite3'}")
+    try:
+        rate, migration = fill(store, audit_rows, jobs, advance)
+        studies = max(1, audit_rows // PER_STUDY)
+        some = [number * 7919 % studies for number in range(times)]
+        claimed, finished, looked, expired = _job_times(store, times)
+        return Scale(
+            audit_rows,
+            jobs,
+            jobs // len(KINDS) * 10,
+            store.path.stat().st_size / 1e6,
+            rate,
+            migration,
+            claimed,
+            looked,
+            expired,
+            finished,
+            Times.of([_ask(store, AuditFilter(limit=200, study=study_uid(n))) for n in some]),
+            Times.of([_ask(store, AuditFilter(limit=200, patient=patient_id(n))) for n in some]),
+            Times.of(list(_status_times(store, work, times))),
+        )
+    finally:
+        store.close()
+
+
+def _job_times(store: Store, times: int) -> tuple[Times, Times, Times, Times]:
+    claiming, finishing, looking, expiring = [], [], [], []
+    for _ in range(times):
+        started = time.perf_counter()
+        with store.write() as session:
+            job = claim(session, ("detect",), "bench", 1e9, 60.0)
+        claiming.append(time.perf_counter() - started)
+        if job is None:
+            raise RuntimeError("there was no job to claim")
+        started = time.perf_counter()
+        with store.write() as session:
+            finish(session, job, 2.0)
+        finishing.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        with store.read() as session:
+            waiting(session, ("count", "route", "status"), 1e9)
+        looking.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        with store.write() as session:
+            expire(session, 1e9)
+        expiring.append(time.perf_counter() - started)
+    return Times.of(claiming), Times.of(finishing), Times.of(looking), Times.of(expiring)
+
+
+def _ask(store: Store, wanted: AuditFilter) -> float:
+    started = time.perf_counter()
+    with store.read() as session:
+        rows = list(find(session, wanted))
+    took = time.perf_counter() - started
+    if not rows:
+        raise RuntimeError("a study or patient of the log was not found")
+    return took
+
+
+def _status_times(store: Store, work: Path, times: int) -> Iterator[float]:
+    config, _ = parse_config("", "bench")
+    spool = Spool(work / "spool")
+    for _ in range(max(3, times // 10)):
+        started = time.perf_counter()
+        read_status(config, store, spool, 1e9)
+        yield time.perf_counter() - started
+
+
+def section(found: Scale, machine: str) -> str:
+    """The section of docs/benchmarks.md."""
+    names = {
+        "claim": "claim a job (a durable transaction)",
+        "finish": "finish a job (a durable transaction)",
+        "waiting": "is there a job? (an idle worker's question)",
+        "expire": "give back what ran out (a durable transaction)",
+        "study": "audit rows of a study (the newest 200)",
+        "patient": "audit rows of a patient (the newest 200)",
+        "status": "everything `dicomnode status` shows",
+    }
+    rows = []
+    for name, words in names.items():
+        times: Times = getattr(found, name)
+        limit = f"{LIMITS_MS[name]:.0f} ms" if name in LIMITS_MS else ""
+        rows.append((words, f"{times.p50_ms:.1f} ms", f"{times.p95_ms:.1f} ms", f"{times.max_ms:.1f} ms", limit))
+    about = (
+        f"Written by `make bench-scale`. {machine}. {found.audit_rows:,} audit rows, {found.jobs:,} jobs, "
+        f"{found.instances:,} instances, {found.megabytes:,.0f} MB; audit rows were appended at {found.append_s:,.0f} "
+        f"rows/s ({CHUNK:,} per transaction); adding the indexes to a database without them took {found.migration_s:.0f} "
+        f"s. Limits are of the 95th percentile."
+    )
+    return f"## {TITLE}\n\n{about}\n\n{table(('what', 'p50', 'p95', 'greatest', 'limit'), rows)}"
+
+
+@click.command()
+@click.option("--audit-rows", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--jobs", type=click.IntRange(200), default=100_000, show_default=True)
+@click.option("--times", type=click.IntRange(3), default=300, show_default=True, help="Calls of each kind.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=DOCUMENT, help="The document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def main(audit_rows: int, jobs: int, times: int, output: Path, as_json: bool) -> None:
+    """Measure the database at scale and write the section in docs/benchmarks.md. Exit status 1 beyond a limit."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix="dicomnode-bench-") as folder,
+        Progress(*columns, console=Console(stderr=True)) as bars,
+    ):
+        machine = look(Path(folder))
+        filling = bars.add_task("audit rows", total=audit_rows)
+        found = measure_scale(Path(folder), audit_rows, jobs, times, lambda count: bars.advance(filling, count))
+    words = f"{machine.date}; {machine.cpu}, {machine.cores} cores, load average at the start {machine.load:.1f}"
+    output.write_text(with_section(output.read_text(encoding="utf-8"), TITLE, section(found, words)), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    slow = [name for name, limit in LIMITS_MS.items() if getattr(found, name).p95_ms > limit]
+    for name in slow:
+        click.echo(f"slower than its limit: {name}", err=True)
+    raise SystemExit(1 if slow else 0)
+
+
+if __name__ == "__main__":
+    main()
