@@ -60,7 +60,7 @@ class Authority:
         ip: Sequence[str] = (),
         uri: Sequence[str] = (),
         cn: str = "test",
-        days: tuple[float, float] = (-1, 30),
+        days: tuple[float, float] = (-1, 90),
         secret: Key | None = None,
         password: bytes | None = None,
         purposes: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),

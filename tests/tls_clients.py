@@ -32,12 +32,17 @@ def lax_context(
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
     if version is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            context.minimum_version = context.maximum_version = version
+        only(context, version)
     if shown is not None:
         context.load_cert_chain(shown.cert, shown.key)
     return context
+
+
+def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+    """Have ``context`` speak no other version, deprecated or not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
 
 
 def greets(context: ssl.SSLContext, session: list[ssl.SSLSession] | None = None) -> Client:

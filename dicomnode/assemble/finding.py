@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicomnode.config import Peer
-from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.errors import Transient
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -34,10 +33,8 @@ def count_by_find(ae_title: str, peer: Peer, series: Counted) -> int | None:
 
     None when the peer does not answer within seconds, refuses, fails, or does not know the Series.
     """
-    ae = AE(ae_title)
+    ae = Requestor(ae_title)
     ae.add_requested_context(STUDY_ROOT_FIND)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
     try:
         association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=_tls(peer))

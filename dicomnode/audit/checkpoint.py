@@ -44,11 +44,7 @@ def check_against(session: Session, lines: Iterable[str]) -> str:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-            size, expected = int(entry["size"]), bytes.fromhex(entry["hash"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise Permanent(f"checkpoint line {number}: not a checkpoint") from error
+        size, expected = _parsed(line, f"checkpoint line {number}: not a checkpoint")
         if size == 0:
             continue
         found = session.scalar(select(func.hex(AuditRow.hash)).where(AuditRow.seq == size))
@@ -57,3 +53,16 @@ def check_against(session: Session, lines: Iterable[str]) -> str:
         if found != expected.hex().upper():
             return f"checkpoint line {number}: row {size} is not the row that was written"
     return ""
+
+
+def size_of(line: str) -> int:
+    """How many rows the log had at this checkpoint. Raises Permanent when it is none."""
+    return _parsed(line, "not a checkpoint")[0]
+
+
+def _parsed(line: str, fault: str) -> tuple[int, bytes]:
+    try:
+        entry = json.loads(line)
+        return int(entry["size"]), bytes.fromhex(entry["hash"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Permanent(fault) from error

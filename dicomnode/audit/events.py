@@ -36,3 +36,5 @@ class Event(StrEnum):
     NODE_RECOVERED = "node recovered"
     STUDY_DELETED = "study deleted"
     CLOCK_CHANGED = "clock changed"
+    BACKUP = "backup"
+    RESTORED = "restored"

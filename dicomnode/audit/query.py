@@ -111,7 +111,7 @@ def _rows(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
 def about(keyword: str, value: str) -> ColumnElement[bool]:
     """That a row's body says ``value`` of ``keyword`` (one of ``store.audit_sql.SUBJECTS``), found by its index."""
     said: ColumnElement[str] = literal_column(subject_sql(keyword))
-    begin = f'{canonical(value)[1:].encode("utf-8", "replace").decode()}'[:SUBJECT_LENGTH]
+    begin = f"{canonical(value)[1:].encode('utf-8', 'replace').decode()}"[:SUBJECT_LENGTH]
     found = said == begin if len(begin) == SUBJECT_LENGTH else and_(said >= begin, said < begin + _AFTER)
     return and_(found, body_value(keyword) == value)
 

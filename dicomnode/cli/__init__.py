@@ -27,6 +27,8 @@ COMMANDS = {
     "drift": "drift",
     "retention": "retention",
     "doctor": "doctor",
+    "backup": "backup",
+    "restore": "backup",
     "train": "train",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
+from dicomnode.console.certificates import certificate_troubles
 from dicomnode.console.status import read_status, troubles
 from dicomnode.store.clock import running
 
@@ -51,6 +52,8 @@ def _print(state: dict[str, Any]) -> None:
     for item in state["drift"]["alarms"]:
         moved = ", ".join(item["alarms"])
         console.print(f"[red]drift[/] {escape(item['detector'])} from {escape(item['CallingAETitle'])}: {moved}")
+    for trouble in certificate_troubles(state["certificates"]):
+        console.print(f"[red]{escape(trouble)}[/]")
     if state["stages"]:
         stages = ", ".join(_stage(name, times) for name, times in state["stages"].items())
         console.print(f"stages, p50 / p95 of the newest: {stages}")

@@ -54,6 +54,7 @@ class ReceiveSettings(Table):
     max_pdu: Annotated[int, Field(ge=4096, le=4 * 1024 * 1024)] = 131072
     accept_unknown_peers: bool = False
     min_free_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    journal_mb: Annotated[int, Field(ge=0, le=16384)] = 64
     pdu_timeout_s: Seconds = 15.0
     acse_timeout_s: Seconds = 15.0
     dimse_timeout_s: Seconds = 60.0

@@ -115,6 +115,7 @@ def _says_research(banner: str) -> str:
 class ResultSettings(_Selection):
     """``[results]``: which objects are sent, for which outcomes a status page is, and the banner on each of them."""
 
+    picture_all_up_to: Annotated[int, Field(ge=12)] = 60
     banner: Annotated[str, Field(min_length=8, max_length=64), AfterValidator(_says_research)] = RESEARCH_BANNER
     peer: dict[str, ResultOverride] = Field(default_factory=dict)
 

@@ -21,6 +21,7 @@ METRICS = {
     "dicomnode_commitments": "Delivered Instances by destination and storage commitment.",
     "dicomnode_drift_watched": "Strata (sender, scanner, protocol, model) whose scores are compared with their first.",
     "dicomnode_drift_alarms": "Measures that have drifted, by sender, detector and stratum.",
+    "dicomnode_certificate_days_left": "Days until a certificate of the node ends, negative when it has ended.",
     "dicomnode_disk_free_bytes": "Free space on the file system of the spool, in bytes.",
     "dicomnode_process_alive": "1 for each process of the node that is alive.",
 }
@@ -55,6 +56,9 @@ def prometheus(status: dict[str, Any]) -> str:
         "dicomnode_commitments": list(_nested(status["commitments"], "destination")),
         "dicomnode_drift_watched": [({}, status["drift"]["watched"])],
         "dicomnode_drift_alarms": list(_drifted(status["drift"]["alarms"])),
+        "dicomnode_certificate_days_left": [
+            ({"setting": one["setting"]}, one["days_left"]) for one in status["certificates"] if "days_left" in one
+        ],
         "dicomnode_disk_free_bytes": [({}, status["disk"]["free_bytes"])],
         "dicomnode_process_alive": [
             ({"role": item["role"], "owner": item["owner"]}, float(item["alive"])) for item in status["processes"]

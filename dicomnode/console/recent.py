@@ -36,7 +36,7 @@ def read_recent(session: Session, limit: int) -> list[dict[str, Any]]:
 
 def _instances(session: Session, series: Collection[int]) -> dict[int, int]:
     query = select(InstanceRow.series_id, func.count()).where(InstanceRow.series_id.in_(series))
-    return {series_id: count for series_id, count in session.execute(query.group_by(InstanceRow.series_id))}
+    return dict(session.execute(query.group_by(InstanceRow.series_id)).tuples().all())
 
 
 def _results(session: Session, series: dict[int, SeriesRow]) -> dict[int, list[dict[str, Any]]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from dicomnode.store.stages import BOUNDS, STAGES
-from dicomnode.store.tables import AssociationRow, JobRow, StageHistogramRow, StagesRow
+from dicomnode.store.tables import READY_SQL, AssociationRow, JobRow, StageHistogramRow, StagesRow
 
 NEWEST = 200
 """Assignments that the quantiles are of."""
@@ -41,21 +41,16 @@ def quantile(ordered: list[float], share: float) -> float | None:
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else None
 
 
-def stages_of(session: Session, assignment_id: int) -> dict[str, float | None] | None:
-    """Seconds by stage of one Assignment; None when nothing was timed."""
-    row = session.get(StagesRow, assignment_id)
-    return None if row is None else {stage: getattr(row, stage) for stage in STAGES}
-
-
 def read_queues(session: Session, now: float) -> dict[str, dict[str, float]]:
     """Per kind of job: how many could be done now, how many wait for a later attempt, and the age of the oldest."""
-    late = JobRow.not_before > now
-    query = select(JobRow.kind, late, func.count(), func.min(JobRow.created_at)).where(JobRow.state == "ready")
+    ready, late = text(READY_SQL), JobRow.not_before > now
+    oldest = select(JobRow.kind, func.min(JobRow.created_at)).where(ready).group_by(JobRow.kind)
     found: dict[str, dict[str, float]] = {}
-    for kind, later, count, oldest in session.execute(query.group_by(JobRow.kind, late)):
-        queue = found.setdefault(kind, {"due": 0, "later": 0, "oldest_s": 0.0})
-        queue["later" if later else "due"] = count
-        queue["oldest_s"] = max(queue["oldest_s"], now - oldest, 0.0)
+    for kind, since in session.execute(oldest):
+        found[kind] = {"due": 0, "later": 0, "oldest_s": max(now - since, 0.0)}
+    counts = select(JobRow.kind, late, func.count()).where(ready).group_by(JobRow.kind, late)
+    for kind, later, count in session.execute(counts):
+        found[kind]["later" if later else "due"] = count
     return found
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import String, and_, case, cast, func, select
+from sqlalchemy import String, and_, case, cast, exists, func, select, text
 from sqlalchemy.orm import Session
 
 import dicomnode
 from dicomnode.config import Config
+from dicomnode.console.certificates import certificate_troubles, certificates
 from dicomnode.console.recent import read_recent
 from dicomnode.console.stages import read_queues, read_stages, refused_instances
 from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import (
+    RETRYING_SQL,
     AssignmentRow,
     AssociationRow,
     DeliveryRow,
@@ -35,6 +37,7 @@ STALE_S = 30.0
 def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[str, Any]:
     """Everything that ``dicomnode status`` shows; keys are stable."""
     with store.read() as session:
+        delivered = _delivered(session)
         return {
             "node": {
                 "ae_title": config.node.ae_title,
@@ -52,9 +55,10 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "stages": read_stages(session),
             "dead_letters": dead_letters(session, RECENT),
             "retrying": _retrying(session),
-            "deliveries": _deliveries(session),
-            "commitments": _commitments(session),
+            "deliveries": _deliveries(delivered),
+            "commitments": _commitments(session, delivered),
             "drift": _drift(session),
+            "certificates": certificates(config),
             "recent": read_recent(session, RECENT),
         }
 
@@ -75,7 +79,7 @@ def troubles(status: dict[str, Any]) -> list[str]:
         found.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
     if drifted := status["drift"]["alarms"]:
         found.append(f"scores have drifted at {len(drifted)} place{'s' * (len(drifted) > 1)}, see below")
-    return found
+    return found + certificate_troubles(status["certificates"])
 
 
 def _processes(session: Session, now: float) -> list[dict[str, Any]]:
@@ -148,7 +152,7 @@ def dead_letters(session: Session, limit: int | None = None) -> list[dict[str, A
 
 def _retrying(session: Session) -> list[dict[str, Any]]:
     """Jobs whose last attempt failed and that are tried again, and why."""
-    failed = select(JobRow).where(JobRow.state.in_(("ready", "leased")), JobRow.error != "")
+    failed = select(JobRow).where(text(RETRYING_SQL), text("+state IN ('ready', 'leased')"))
     return [
         {
             "job": row.id,
@@ -162,36 +166,52 @@ def _retrying(session: Session) -> list[dict[str, Any]]:
     ]
 
 
-def _deliveries(session: Session) -> dict[str, dict[str, int]]:
+def _delivered(session: Session) -> list[tuple[str, str, bool, int]]:
+    """(Destination, state, committed, number) of every delivery, from one look through an index."""
+    committed = DeliveryRow.committed_at.is_not(None).label("committed")
+    query = select(DeliveryRow.destination, DeliveryRow.state, committed, func.count())
+    rows = session.execute(query.group_by(DeliveryRow.destination, DeliveryRow.state, "committed"))
+    return [(destination, state, bool(is_committed), count) for destination, state, is_committed, count in rows]
+
+
+def _deliveries(delivered: list[tuple[str, str, bool, int]]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    query = select(DeliveryRow.destination, DeliveryRow.state, func.count())
-    for destination, state, count in session.execute(query.group_by(DeliveryRow.destination, DeliveryRow.state)):
-        found.setdefault(destination, {})[state] = count
+    for destination, state, _, count in delivered:
+        states = found.setdefault(destination, {})
+        states[state] = states.get(state, 0) + count
     return found
 
 
-def _commitments(session: Session) -> dict[str, dict[str, int]]:
+def _commitments(session: Session, delivered: list[tuple[str, str, bool, int]]) -> dict[str, dict[str, int]]:
     """Per destination that is asked for storage commitment: what it holds, by committed, pending or failed.
 
     "not asked": it came when the destination was not asked any more.
     """
+    found: dict[str, dict[str, int]] = {}
+    for destination, _, committed, count in delivered:
+        if committed:
+            states = found.setdefault(destination, {"committed": 0})
+            states["committed"] += count
+    asked = [name for name in {destination for destination, *_ in delivered} if _is_asked(session, name)]
     key = cast(DerivedRow.assignment_id, String) + ":" + DeliveryRow.destination
-    committed = DeliveryRow.committed_at.is_not(None)
-    ended = {"dead": "failed", "done": "not asked"}
-    state = case(
-        (committed, "committed"), *((JobRow.state == key, name) for key, name in ended.items()), else_="pending"
-    )
+    state = case((JobRow.state == "dead", "failed"), (JobRow.state == "done", "not asked"), else_="pending")
+    there = DeliveryRow.state.in_(("delivered", "warning"))
     query = (
         select(DeliveryRow.destination, state.label("commitment"), func.count())
         .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
         .join(JobRow, and_(JobRow.kind == COMMIT, JobRow.dedup_key == key))
-        .where(DeliveryRow.state.in_(("delivered", "warning")) | committed)
+        .where(DeliveryRow.destination.in_(asked), there, DeliveryRow.committed_at.is_(None))
         .group_by(DeliveryRow.destination, "commitment")
     )
-    found: dict[str, dict[str, int]] = {}
     for destination, name, count in session.execute(query):
         found.setdefault(destination, {})[name] = count
     return found
+
+
+def _is_asked(session: Session, destination: str) -> bool:
+    """Was this Destination ever to be asked for storage commitment?"""
+    named = func.substr(JobRow.dedup_key, func.instr(JobRow.dedup_key, ":") + 1)
+    return bool(session.scalar(select(exists().where(JobRow.kind == COMMIT, named == destination))))
 
 
 def _drift(session: Session) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket
 
-from dicomnode.config.peers import Peer, TlsFiles
+from dicomnode.config import Peer, TlsFiles
 from dicomnode.deliver.network import why
-from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.errors import Permanent, Transient
 
 
@@ -42,29 +41,13 @@ class NothingAccepted(Permanent):
     """The peer accepted the Association but none of its Presentation Contexts."""
 
 
-class _Entity(AE):
-    """Remembers its sockets: pynetdicom 3.0 drops one that could not connect without closing it."""
-
+class _Entity(Requestor):
     def __init__(self, calling_ae: str, limits: SendLimits) -> None:
-        super().__init__(ae_title=calling_ae)
-        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        super().__init__(calling_ae)
         self.connection_timeout = limits.connect_s
         self.acse_timeout = limits.acse_s
         self.dimse_timeout = limits.dimse_s
         self.network_timeout = None
-        self._opened: list[socket.socket] = []
-
-    def _create_socket(self, *arguments: Any) -> AssociationSocket:
-        created = super()._create_socket(*arguments)
-        if created.socket is not None:
-            self._opened.append(created.socket)
-        return created
-
-    def close_sockets(self) -> None:
-        """After an attempt that did not connect."""
-        for opened in self._opened:
-            opened.close()
 
 
 @contextmanager
@@ -108,7 +91,6 @@ def _open(entity: _Entity, peer: Peer, contexts: Sequence[PresentationContext], 
             return opened
         if seen.connected:
             raise _refusal(opened, seen, time.monotonic() - started, limits)
-        entity.close_sockets()
         reason = _why_unreachable(peer, address, time.monotonic() - started, limits)
     raise Transient(reason)
 

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlsplit
 
-from dicomnode.config.peers import StowPeer, TlsFiles
+from dicomnode.config import StowPeer, TlsFiles
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.multipart import MultipartFiles
 from dicomnode.deliver.network import why

@@ -12,7 +12,8 @@ import dicomnode
 from dicomnode.config import Config
 from dicomnode.detect.case import Case
 from dicomnode.detect.drift_record import Observed, observe
-from dicomnode.detect.volume import LoadedVolume, NotAnalysable, load_volume
+from dicomnode.detect.reader import Reader
+from dicomnode.detect.volume_terms import LoadedVolume, NotAnalysable
 from dicomnode.detectors.acquisition_gate import GATE as ACQUISITION_GATE
 from dicomnode.detectors.acquisition_gate import gated
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, ManyAtOnce, ModelIdentity, Outcome, Volume
@@ -57,10 +58,11 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return work(), time.monotonic() - started
 
 
-def load(case: Case) -> LoadedVolume | DetectionResult:
-    """The Volume of ``case``, or the answer that it cannot be analysed. Raises Transient when the disk fails."""
+def load(reader: Reader, case: Case) -> LoadedVolume | DetectionResult:
+    """The Volume of ``case``, or the answer that it cannot be analysed. Raises Transient when the disk fails,
+    Permanent when the files break a limit of the process that reads them."""
     try:
-        return load_volume(case.summary, case.sources)
+        return reader.load(case.summary, case.sources)
     except NotAnalysable as reason:
         return DetectionResult(Outcome.NOT_ANALYSED, reason=str(reason))
 
@@ -72,9 +74,11 @@ def detect_all(detector: LoadedDetector, volumes: Sequence[Volume]) -> list[Dete
     return [detector.detect(volume) for volume in volumes]
 
 
-def analyse(config: Config, case: Case, detector: LoadedDetector, detector_version: str, started_at: float) -> Analysis:
+def analyse(
+    reader: Reader, config: Config, case: Case, detector: LoadedDetector, detector_version: str, started_at: float
+) -> Analysis:
     """Load the Volume of ``case``, run ``detector``, build what its destinations want; see ``told``."""
-    loaded, load_s = timed(lambda: load(case))
+    loaded, load_s = timed(lambda: load(reader, case))
     if isinstance(loaded, DetectionResult):
         return Analysis(loaded, detector_version, gate=VOLUME_GATE, took=Took(load_s))
     volume = loaded.volume
@@ -147,6 +151,7 @@ def report_context(config: Config, case: Case, origin: Origin, analysed_at: date
         accelerator=origin.accelerator,
         display_threshold=coloured_from(origin.parameters),
         taken_series_numbers=case.series_numbers,
+        picture_all_up_to=config.results.picture_all_up_to,
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.config.results import VOLUME_DOCUMENT
 from dicomnode.detect.series_numbers import taken_series_numbers
 from dicomnode.detect.status_job import page_before
-from dicomnode.detect.volume import SourceFile
+from dicomnode.detect.volume_terms import SourceFile
 from dicomnode.dicom.references import InstanceReference, SeriesReference
 from dicomnode.dicom.summary import SeriesSummary, summarise
 from dicomnode.errors import Permanent

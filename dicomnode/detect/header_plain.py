@@ -41,7 +41,7 @@ class PlainLimits:
 
     elements: int = 4_000_000
     items: int = 400_000
-    depth: int = 32
+    depth: int = 64
 
 
 @functools.lru_cache(maxsize=8192)

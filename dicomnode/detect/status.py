@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +17,9 @@ from dicomnode.config import Config
 from dicomnode.detect.analyse import Origin, report_context
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import StoredObject, enqueue_delivery, outputs, replace_derived, store_objects
+from dicomnode.detect.reader import Reader
 from dicomnode.detect.status_job import wanting
-from dicomnode.detect.volume import Limits, NotAnalysable, SourceFile
-from dicomnode.detect.volume_header import read_header
+from dicomnode.detect.volume_terms import NotAnalysable, SourceFile
 from dicomnode.detectors.contract import Detector, ModelIdentity, Outcome
 from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, finish
@@ -34,7 +33,13 @@ PAGE = "page"
 
 
 def send_status(
-    store: Store, spool: Spool, config: Config, detectors: Mapping[str, Detector], job: Job, now: float
+    store: Store,
+    spool: Spool,
+    config: Config,
+    detectors: Mapping[str, Detector],
+    reader: Reader,
+    job: Job,
+    now: float,
 ) -> None:
     """Make the status page that ``job`` asks for and enqueue its delivery, in one transaction with ``finish``.
 
@@ -51,7 +56,7 @@ def send_status(
             finish(session, job, now)
         return
     plugin = detectors.get(case.assignment.detector or "")
-    stored = () if owner else _pages(spool, config, plugin.version if plugin else "", case)
+    stored = () if owner else _pages(spool, config, reader, plugin.version if plugin else "", case)
     with store.write() as session:
         finish(session, job, now)
         row = session.get_one(AssignmentRow, owner or case.assignment.id)
@@ -91,9 +96,11 @@ def _without(session: Session, pages: Sequence[DerivedRow], destinations: Sequen
     return tuple(name for name in destinations if name not in there)
 
 
-def _pages(spool: Spool, config: Config, detector_version: str, case: Case) -> tuple[StoredObject, ...]:
+def _pages(
+    spool: Spool, config: Config, reader: Reader, detector_version: str, case: Case
+) -> tuple[StoredObject, ...]:
     assignment = case.assignment
-    first, header = _first_readable(case.sources)
+    first, header = _first_readable(reader, case.sources)
     sources = (first.reference, *(source.reference for source in case.sources if source is not first))
     reason = assignment.reason.strip() or "the reason is not known"
     statement = StatusStatement(Outcome(assignment.outcome or ""), reason, assignment.gate or "", len(case.sources))
@@ -103,16 +110,13 @@ def _pages(spool: Spool, config: Config, detector_version: str, case: Case) -> t
     return store_objects(spool, checked(pages, Evidence(sources, [header], context)))
 
 
-def _first_readable(sources: Sequence[SourceFile]) -> tuple[SourceFile, Dataset]:
+def _first_readable(reader: Reader, sources: Sequence[SourceFile]) -> tuple[SourceFile, Dataset]:
     """The first source whose header can be read, and that. Raises Permanent when there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes element values in its warnings
-        for source in sources:
-            try:
-                return source, read_header(source.path, Limits())
-            except NotAnalysable:
-                continue
-    raise Permanent("no status page: none of the Series' files is readable, so that patient and study are not known")
+    try:
+        return reader.first_header(sources)
+    except NotAnalysable as error:
+        reason = "no status page: none of the Series' files is readable, so that patient and study are not known"
+        raise Permanent(reason) from error
 
 
 def _model(assignment: AssignmentRow) -> ModelIdentity:

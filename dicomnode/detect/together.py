@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from dicomnode.detect.case import Case
-from dicomnode.detect.volume import LoadedVolume
+from dicomnode.detect.volume_terms import LoadedVolume
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector
 from dicomnode.jobs import Job
 

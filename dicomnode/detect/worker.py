@@ -17,8 +17,9 @@ from dicomnode.config import Config
 from dicomnode.detect.analyse import VOLUME_GATE, Analysis, analyse, detect_all, load, timed, told
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
+from dicomnode.detect.reader import Reader
 from dicomnode.detect.together import Begun, Decoding, ready_group
-from dicomnode.detect.volume import LoadedVolume
+from dicomnode.detect.volume_terms import LoadedVolume
 from dicomnode.detect.warm import WarmDetectors
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector
 from dicomnode.errors import DicomNodeError, LeaseLost, Permanent, Transient, place
@@ -52,10 +53,12 @@ class DetectWorker:
         detectors: WarmDetectors,
         owner: str,
         clock: Callable[[], float] = time.time,
+        reader: Reader | None = None,
     ) -> None:
         self._store, self._spool = store, spool
         self._config, self._config_sha256 = config, config_sha256
         self._detectors, self._owner, self._clock = detectors, owner, clock
+        self._reader = reader or Reader(config.detect)
         self._at_once = config.detect.series_on(detectors.accelerator)
         self._held: tuple[Job, ...] = ()
 
@@ -76,8 +79,10 @@ class DetectWorker:
                 leave(0)
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
+        self._reader.start()
         run_until(stop, self.step)
         idle.set()
+        self._reader.close()
 
     def _give_back(self) -> None:
         for job in self._held:
@@ -121,13 +126,13 @@ class DetectWorker:
     def _alone(self, job: Job) -> None:
         begun = self._guarded(job, lambda: self._begun(job))
         if begun is not None:
-            self._guarded(job, lambda: self._finish(begun, analyse(*self._terms(begun))))
+            self._guarded(job, lambda: self._finish(begun, analyse(self._reader, *self._terms(begun))))
 
     def _together(self, jobs: Sequence[Job]) -> None:
         """Images are decoded side by side; Series of one detector and model that are decoded are analysed together."""
         begun = [one for job in jobs if (one := self._guarded(job, partial(self._begun, job))) is not None]
         with ThreadPoolExecutor(self._config.detect.decoders, "decode") as pool:
-            waiting = [Decoding(one, pool.submit(timed, partial(load, one.case))) for one in begun]
+            waiting = [Decoding(one, pool.submit(timed, partial(load, self._reader, one.case))) for one in begun]
             while waiting:
                 group = ready_group(waiting, self._config.detect.batch_planes * PLANES_AHEAD)
                 waiting = [item for item in waiting if item not in group]

@@ -28,6 +28,7 @@ def require_private(path: Path, what: str) -> None:
 
 def read_private(path: Path, what: str) -> bytes:
     """The first MAX_BYTES of ``path``; its mode is that of the very file that is read. Raises ConfigError."""
+    require_private(path, what)
     try:
         with path.open("rb") as file:
             _require_private(os.fstat(file.fileno()), what)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dicomnode.errors import LeaseLost
 from dicomnode.store.tables import READY_SQL, URGENCY_SQL, JobRow
 
-READY = literal_column(READY_SQL)
+READY: ColumnElement[bool] = literal_column(READY_SQL)
 """Spelled out, as SQLite takes an index of ready jobs only for a condition that it can see."""
 MAX_CRASHES = 3
 MAX_INTERRUPTIONS = 50
@@ -62,10 +62,11 @@ def claim(
     return _job(session.execute(taken).scalar_one())
 
 
-def _first(kind: str, now: float, *only: ColumnElement[bool]) -> Select[tuple[int, float]]:
+def _first(kind: str, now: float, *only: ColumnElement[bool]) -> Select[int, float]:
     """The most urgent ready job of one kind. One question per kind, so that the index gives them in order."""
     urgency: ColumnElement[float] = literal_column(URGENCY_SQL)
-    ready = select(JobRow.id, urgency.label("urgency")).where(READY, JobRow.kind == kind, JobRow.not_before <= now)
+    due: ColumnElement[float] = literal_column("+not_before")  # the plus keeps SQLite from sorting by another index
+    ready = select(JobRow.id, urgency.label("urgency")).where(READY, JobRow.kind == kind, due <= now)
     return ready.where(*only).order_by(urgency.desc(), JobRow.id).limit(1)
 
 

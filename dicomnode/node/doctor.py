@@ -15,6 +15,7 @@ from dicomnode.detectors.discovery import discover
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
 from dicomnode.node.peer_checks import check_peer
+from dicomnode.node.tls_checks import check_secrets_and_tls
 from dicomnode.store.schema import check_schema, check_triggers
 
 Level = Literal["ok", "warning", "fault"]
@@ -50,6 +51,7 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
         _detectors,
         _models,
         _accelerator,
+        _tls,
         _ports,
         _peers,
     )
@@ -130,11 +132,19 @@ def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
     yield Diagnosis("accelerator", "ok", accelerator_for(blueprint.config.node.accelerator))
 
 
+def _tls(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    for one in check_secrets_and_tls(blueprint.config):
+        yield Diagnosis(one.check, one.level, one.found, one.mend)
+
+
 def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
-    node = blueprint.config.node
-    for name, host, port in (("port", node.host, node.port), ("console_port", node.console_host, node.console_port)):
+    node, tls = blueprint.config.node, blueprint.config.receive.tls
+    ports = [("node.console_port", node.console_host, node.console_port)]
+    ports += [("node.port", node.host, node.port)] if tls is None or tls.plain else []
+    ports += [("receive.tls.port", node.host, tls.port)] if tls is not None else []
+    for name, host, port in ports:
         if port == 0:
-            yield Diagnosis(f"node.{name}", "ok", f"{host}: a free port, taken at every start anew")
+            yield Diagnosis(name, "ok", f"{host}: a free port, taken at every start anew")
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -142,9 +152,9 @@ def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
                 probe.bind((host, port))
             except OSError as error:
                 mend = "it is this node, if it is running; otherwise end that program or choose another port"
-                yield Diagnosis(f"node.{name}", "warning", f"{host}:{port} is taken ({error.strerror})", mend)
+                yield Diagnosis(name, "warning", f"{host}:{port} is taken ({error.strerror})", mend)
                 continue
-        yield Diagnosis(f"node.{name}", "ok", f"{host}:{port} is free")
+        yield Diagnosis(name, "ok", f"{host}:{port} is free")
 
 
 def _peers(blueprint: Blueprint) -> Iterable[Diagnosis]:

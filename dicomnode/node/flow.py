@@ -12,6 +12,7 @@ from dicomnode.assemble import count_at_sender
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.detect.reader import Reader
 from dicomnode.detect.status import send_status
 from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.detectors.contract import Detector
@@ -42,6 +43,7 @@ class FlowWorker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._spool, self._config = store, spool, config
+        self._reader = Reader(config.detect)
         self._detectors, self._owner, self._clock = detectors, owner, clock
 
     def run(self, stop: threading.Event) -> None:
@@ -65,7 +67,7 @@ class FlowWorker:
 
     def _do(self, job: Job) -> None:
         if job.kind == "route":
-            route_series(self._store, self._config, self._detectors, job, self._clock())
+            route_series(self._store, self._config, self._detectors, self._reader, job, self._clock())
         elif job.kind == STATUS_JOB:
             send_status(self._store, self._spool, self._config, self._detectors, job, self._clock())
         elif job.kind == RETENTION_JOB:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicomnode.detect.volume import NotAnalysable, SourceFile, load_volume
+from dicomnode.detect.reader import Reader
+from dicomnode.detect.volume_terms import SourceFile
 from dicomnode.detectors.contract import Detector, Volume
 from dicomnode.dicom.header import ROUTING_KEYWORDS, read_header
 from dicomnode.dicom.references import InstanceReference, SeriesReference
 from dicomnode.dicom.summary import Header, summarise
-from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.errors import ConfigError, DicomNodeError, Permanent
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class SeriesFolder:
 
     root: Path
     detector: Detector
+    reader: Reader = field(default_factory=Reader)
     left_out: dict[str, int] = field(default_factory=dict)
 
     def volumes(self) -> Iterator[tuple[str, Volume]]:
@@ -44,9 +46,9 @@ class SeriesFolder:
                 self._leave(acceptance.reason)
                 continue
             try:
-                yield group.patient, load_volume(summary, group.sources).volume
-            except NotAnalysable as error:
-                self._leave(error.reason)
+                yield group.patient, self.reader.load(summary, group.sources).volume
+            except Permanent as error:
+                self._leave(str(error))
 
     def _groups(self) -> dict[SeriesReference, _Group]:
         groups: dict[SeriesReference, _Group] = {}

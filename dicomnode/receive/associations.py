@@ -18,6 +18,7 @@ from dicomnode.receive.records import moment, transfer_body
 from dicomnode.receive.tally import End, OpenAssociation
 from dicomnode.store.tables import AssociationRow, AuditRow, ProcessRow
 
+_LIVING = select(ProcessRow.owner).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
 _COUNTED = (Event.INSTANCE_STORED, Event.INSTANCE_REPEATED, Event.INSTANCE_CONFLICT)
 
 
@@ -91,8 +92,7 @@ def lose_open(session: Session, now: float) -> Lost | None:
 
     None when there was none. Refused Instances of a lost Association are not known any more: ``n_refused`` is null.
     """
-    alive = select(ProcessRow.owner).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
-    orphaned = select(AssociationRow).where(AssociationRow.ended == "open", AssociationRow.owner.not_in(alive))
+    orphaned = select(AssociationRow).where(AssociationRow.ended == "open", AssociationRow.owner.not_in(_LIVING))
     rows = session.scalars(orphaned).all()
     if not rows:
         return None
@@ -110,6 +110,11 @@ def lose_open(session: Session, now: float) -> Lost | None:
     for row in rows:
         _close(session, row.id, "lost", now, 0)
     return Lost(frozenset(row.id for row in rows), min(row.opened_at for row in rows))
+
+
+def living(session: Session) -> frozenset[str]:
+    """The processes of the node that run."""
+    return frozenset(session.scalars(_LIVING))
 
 
 def open_ids(session: Session) -> set[int]:

@@ -161,9 +161,10 @@ class Conversation:
             self._wire.close()
 
     def cut_off(self) -> None:
-        """End it now: A-ABORT, then the connection ends under the reading thread."""
+        """End it now: A-ABORT where that is possible, then the connection ends under the reading thread."""
         self._cut = True
-        self._tell(abort(None))
+        if self._wire.takes_another_writer:
+            self._tell(abort(None))
         self._wire.interrupt()
 
     def _tell(self, pdu: bytes) -> None:

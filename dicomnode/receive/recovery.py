@@ -7,12 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import select
-
-from dicomnode.receive.associations import Lost, lose_open, open_ids
+from dicomnode.receive.associations import Lost, living, lose_open, open_ids
+from dicomnode.receive.replay import replay, row_of
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import WHOLE, Spool
-from dicomnode.store.tables import InstanceRow
 
 CLOCK_SLACK_S = 60.0
 ABANDONED_S = 3600.0
@@ -20,19 +18,23 @@ _log = logging.getLogger(__name__)
 
 
 def recover(store: Store, spool: Spool, now: float) -> int:
-    """Close the Associations of processes that are gone, remove what was never acknowledged; returns how many files.
+    """Put back what a power failure took, close the Associations of processes that are gone, remove what was never
+    acknowledged; returns how many files were removed.
 
     Other processes of the node may be receiving meanwhile: the files of their Associations are left alone. A file
     without a row can only come from an Association that was open when its process died, so folders and files older
     than the oldest of those are not looked at. Raises Transient when the database is not available.
     """
     unfinished = spool.unfinished()
+    with store.read() as session:
+        alive = living(session)
+    replay(store, spool, alive)
     with store.write() as session:
         lost, held = lose_open(session, now), open_ids(session)
     leftovers = [name for name in unfinished if _is_leftover(spool, name, held)]
     for name in leftovers:
         spool.drop_unfinished(name)
-    orphans = [] if lost is None else [path for path in _files_of(spool, lost) if not _has_row(store, path)]
+    orphans = [] if lost is None else [path for path in _files_of(spool, lost) if row_of(store, path) is None]
     for path in orphans:
         spool.remove(path)
     if lost is not None:
@@ -68,10 +70,3 @@ def _files_since(spool: Spool, since: float) -> Iterator[str]:
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from entries
-
-
-def _has_row(store: Store, path: str) -> bool:
-    sha256 = path.rsplit("/", 1)[1].partition("-")[0]
-    return (
-        store.scalar(select(InstanceRow.id).where(InstanceRow.sha256 == sha256, InstanceRow.path == path)) is not None
-    )

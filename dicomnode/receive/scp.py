@@ -7,6 +7,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import select
 
@@ -14,24 +15,26 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.dicom.header import ROUTING_KEYWORDS
-from dicomnode.dicom.header_source import FileSource
+from dicomnode.dicom.header_source import FileSource, MemorySource
 from dicomnode.dicom.status import Status, describe_status
 from dicomnode.errors import DicomNodeError, Transient, place
 from dicomnode.receive.arrival import Examined, RefusedInstance, StoreRequest, examine, require_plausible
 from dicomnode.receive.ledger import Ledger
 from dicomnode.receive.part10 import file_head
-from dicomnode.receive.records import Kept, Recorded, SpooledInstance, moment
+from dicomnode.receive.records import Kept, SpooledInstance, moment
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.engine import Store
+from dicomnode.store.journal import SEGMENTS, IntakeJournal
 from dicomnode.store.spool import Spool, SpoolFile
 from dicomnode.store.tables import InstanceRow
 
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
+JOURNALED_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
 class StorageScp:
-    """Keeps Instances. One object serves every Association; it holds no state of its own but the group commit."""
+    """Keeps Instances. One object serves every Association; it holds what they share: ledger, journal, threads."""
 
     def __init__(self, config: Config, store: Store, spool: Spool, clock: Callable[[], float] = time.time) -> None:
         self.store, self.spool, self.clock = store, spool, clock
@@ -39,6 +42,18 @@ class StorageScp:
         self.max_bytes = config.receive.max_instance_bytes
         self.keywords = ROUTING_KEYWORDS | config.rule_keywords
         self.ledger = Ledger(store, self._is_there)
+        self.journal: IntakeJournal | None = None
+        self.syncing = ThreadPoolExecutor(config.receive.max_associations, "sync")
+
+    def open_journal(self, owner: str, size: int) -> None:
+        """Take a journal of ``size`` bytes for the process ``owner``, whose earlier ones were replayed."""
+        self.journal = IntakeJournal(self.spool, owner or "single", size // SEGMENTS)
+
+    def close(self) -> None:
+        """Nothing is on its way any more: files that only the journal holds are synced."""
+        self.syncing.shutdown()
+        if self.journal is not None:
+            self.journal.close()
 
     def begin(self, association: OpenAssociation, request: StoreRequest) -> Incoming:
         """Take the data set of ``request``, which follows in fragments."""
@@ -49,13 +64,13 @@ class StorageScp:
         if self.spool.free_bytes() < self.min_free:
             raise Transient("spool: less than min_free_bytes left")
 
-    def discard_unless_recorded(self, path: str) -> None:
-        """The commit may have happened although it raised; only a file that no row names is removed."""
+    def may_be_recorded(self, path: str) -> bool:
+        """The commit may have happened although it raised; only a file that no row names may be removed."""
         try:
-            if self.store.scalar(select(InstanceRow.id).where(InstanceRow.path == path)) is None:
-                self.spool.remove(path)
-        except (DicomNodeError, OSError):
+            return self.store.scalar(select(InstanceRow.id).where(InstanceRow.path == path)) is not None
+        except DicomNodeError:
             _log.warning("a spool file without a row may be left", extra={"path": path})
+            return True
 
     def alert(self, association: OpenAssociation, request: StoreRequest, reason: str, status: int) -> None:
         """Record a refused Instance as a Security Alert (PS3.15 A.5.3.11)."""
@@ -90,6 +105,7 @@ class Incoming:
         self._file: SpoolFile | None = None
         self._error: BaseException | None = None
         self._head_bytes = 0
+        self._content = bytearray()
         self._study = ""
         self._next_check = SPACE_CHECK_BYTES
         self.size = 0
@@ -132,6 +148,7 @@ class Incoming:
         self._file = self._scp.spool.begin("received", f"a{self._association.id}")
         self._file.write(head)
         self._head_bytes = len(head)
+        self._content = bytearray(head)
 
     def _append(self, fragment: memoryview) -> None:
         if self.size > self._scp.max_bytes:
@@ -141,31 +158,51 @@ class Incoming:
             self._scp.require_space()
         self._hash.update(fragment)
         self._open_file.write(fragment)
+        if self.size > JOURNALED_BYTES:
+            self._content = bytearray()
+        else:
+            self._content += fragment
 
     def _keep(self) -> None:
-        with io.FileIO(self._open_file.descriptor, closefd=False) as stream:
-            limits = self._scp.keywords, self._scp.max_bytes
-            examined = examine(self._request, FileSource(stream), self._head_bytes, *limits)
+        """The header is read while the file is made durable; the rows follow when both are done."""
+        sha256 = self._hash.hexdigest()
+        path = self._open_file.place(f"{sha256}-{self._association.id}-{time.monotonic_ns():x}.dcm")
+        syncing = self._scp.syncing.submit(self._make_durable, path)
+        try:
+            examined = self._examine()
+        finally:
+            syncing.result()
         self._study = examined.reference.StudyInstanceUID
-        recorded = self._record(examined)
+        about = self._request.TransferSyntaxUID, sha256, self.size, path, self._scp.clock()
+        self._record(SpooledInstance(self._association, examined, *about))
+
+    def _make_durable(self, path: str) -> None:
+        journal = self._scp.journal
+        if self._content and journal is not None and journal.save(path, self._content):
+            return
+        self._open_file.sync()
+
+    def _examine(self) -> Examined:
+        limits = self._scp.keywords, self._scp.max_bytes
+        if self._content:
+            return examine(self._request, MemorySource(memoryview(self._content)), self._head_bytes, *limits)
+        with io.FileIO(self._open_file.descriptor, closefd=False) as stream:
+            return examine(self._request, FileSource(stream), self._head_bytes, *limits)
+
+    def _record(self, spooled: SpooledInstance) -> None:
+        try:
+            recorded = self._scp.ledger.record(spooled)
+        except BaseException:
+            if self._scp.may_be_recorded(spooled.path):
+                self._open_file.keep()
+            raise
+        if recorded.owns_file:
+            self._open_file.keep()
         tally = self._association.tally(self._study)
         tally.begun = True
         tally.new += recorded.kept is Kept.NEW
         tally.repeated += recorded.kept is Kept.REPEATED
         tally.conflict += recorded.kept is Kept.CONFLICT
-
-    def _record(self, examined: Examined) -> Recorded:
-        sha256, received_at = self._hash.hexdigest(), self._scp.clock()
-        path = self._open_file.seal(f"{sha256}-{self._association.id}-{time.monotonic_ns():x}.dcm")
-        about = self._request.TransferSyntaxUID, sha256, self.size, path, received_at
-        try:
-            recorded = self._scp.ledger.record(SpooledInstance(self._association, examined, *about))
-        except BaseException:
-            self._scp.discard_unless_recorded(path)
-            raise
-        if not recorded.owns_file:
-            self._scp.spool.remove(path)
-        return recorded
 
     def _refuse(self, error: BaseException) -> int:
         if isinstance(error, RefusedInstance):

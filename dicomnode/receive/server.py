@@ -61,7 +61,7 @@ class StorageServer:
         admission = Admission(config)
         self._register = Register(admission, store, clock, owner)
         self._services = _services(config, self._register, StorageScp(config, store, spool, clock), admission)
-        self._sockets = sockets
+        self._sockets, self._owner = sockets, owner
         self._listeners: list[Listener] = []
         self._stopping = False
         self._stopped = threading.Event()
@@ -73,6 +73,8 @@ class StorageServer:
         Raises ConfigError when a port cannot be bound, Transient when the database is not available.
         """
         recover(self._store, self._spool, self._clock())
+        if self._config.receive.journal_mb:
+            self._services.scp.open_journal(self._owner, self._config.receive.journal_mb * 1024 * 1024)
         sockets = self._sockets or bind(self._config)
         self.ports = sockets.ports
         ways: Sequence[tuple[socket.socket | None, Secure]] = (
@@ -114,6 +116,7 @@ class StorageServer:
             time.sleep(0.02)
         for association in self._register.open:
             self._register.end(association, "lost")
+        self._services.scp.close()
 
     @property
     def _conversations(self) -> list[Conversation]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import logging
 import socket
 import ssl
 import threading
@@ -21,7 +20,6 @@ from dicomnode.dicom.tls import server_context
 from dicomnode.errors import ConfigError, DicomNodeError
 
 LOOK_S = 1.0
-_log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[int, ...] | None, ...]
 
 
@@ -42,7 +40,7 @@ class Reason(StrEnum):
 
 
 class HandshakeFailed(DicomNodeError):
-    """No TLS connection; the socket is closed. ``detail``: OpenSSL's own word for it, for the log."""
+    """No TLS connection. ``detail``: OpenSSL's own word for it, for the log."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(str(reason))
@@ -73,16 +71,20 @@ class ServerTls:
     def wrap(self, sock: socket.socket, deadline_s: float) -> ssl.SSLSocket:
         """Do the handshake on the accepted ``sock``, in this thread, in ``deadline_s`` seconds from first to last byte.
 
-        Takes ``sock`` over: on failure it is closed. The timeout of the socket is afterwards what it was before.
-        Raises HandshakeFailed.
+        ``sock`` stays the caller's, so that another thread can end the handshake by shutting it down; it has to be
+        closed beside the returned one. Raises HandshakeFailed.
         """
         self.reload_if_changed()
         before = sock.gettimeout()
         try:
-            sock.settimeout(deadline_s)
-            wrapped = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            own = sock.dup()
+        except OSError as error:
+            raise HandshakeFailed(Reason.LOST) from error
+        try:
+            own.settimeout(deadline_s)
+            wrapped = self._context.wrap_socket(own, server_side=True, do_handshake_on_connect=False)
         except (OSError, ValueError) as error:
-            sock.close()
+            own.close()
             raise HandshakeFailed(Reason.LOST) from error
         try:
             wrapped.do_handshake()
@@ -120,9 +122,7 @@ class ServerTls:
         try:
             self._context = self._load()
         except ConfigError as error:
-            _log.error("new TLS files cannot be used, the old ones stay in use", extra={"error": str(error)})
             return Reload(str(error))
-        _log.info("new TLS files are in use")
         return Reload()
 
     def _load(self) -> ssl.SSLContext:

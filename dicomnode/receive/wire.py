@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ class TooSlow(WireError):
 
 
 class Wire:
-    """Reads from ``connection`` and writes to it. One thread reads; any thread may write or close.
+    """Reads from ``connection`` and writes to it. One thread reads; others: ``interrupt``, and ``send``
+    where ``takes_another_writer``.
 
     ``unit_s``: longest time from the first to the last byte of what ``unit`` begins, in seconds.
     """
@@ -88,7 +90,7 @@ class Wire:
     def finish(self, seconds: float) -> None:
         """After the last PDU: let the peer close first, as PS3.8 9.2 (Sta13) wants it, for ``seconds`` at most."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
             deadline = time.monotonic() + seconds
             while (left := deadline - time.monotonic()) > 0:
                 self._socket.settimeout(left)
@@ -97,9 +99,17 @@ class Wire:
         self.close()
 
     def interrupt(self) -> None:
-        """End the connection; whoever reads or writes gets PeerGone. For threads that do not own it."""
+        """End the connection; whoever reads or writes gets PeerGone. For threads that do not own it.
+
+        The method of the plain socket: that of an ``SSLSocket`` takes the TLS state from under the reading thread.
+        """
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    @property
+    def takes_another_writer(self) -> bool:
+        """May a thread write while another reads? OpenSSL keeps one state for both directions."""
+        return not isinstance(self._socket, ssl.SSLSocket)
 
     def close(self) -> None:
         """Close it, in the thread that reads: its number may mean another connection at once."""

@@ -42,12 +42,33 @@ class Shot:
     picture: Picture
 
 
+def pictured(result: DetectionResult, context: ReportContext) -> tuple[int, ...]:
+    """The planes that get a picture of their own, in order: all, or in a very long Series those with regions.
+
+    A Series with more than ``context.picture_all_up_to`` planes: without any region, the plane with the greatest score.
+    How the others look is in the montage, which is in front of such a Series.
+    """
+    n = len(result.planes)
+    if context.picture_all_up_to is None or n <= context.picture_all_up_to:
+        return tuple(range(n))
+    marked = {region.plane for finding in result.findings for region in finding.regions}
+    if not marked:
+        looked_at = [index for index in range(n) if not result.planes[index].left_out]
+        marked = {max(looked_at or range(n), key=lambda index: (result.planes[index].score, -index))}
+    return tuple(sorted(marked))
+
+
 def shots(
-    volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+    volume: Volume,
+    headers: Sequence[Dataset],
+    result: DetectionResult,
+    context: ReportContext,
+    planes: Sequence[int] | None = None,
 ) -> Iterator[Shot]:
-    """The overlay picture of every plane, one after the other."""
-    for index, window in enumerate(windows_of(volume, headers)):
-        plane, header = volume.planes[index], headers[index]
+    """The overlay picture of every plane, or of ``planes``, one after the other."""
+    chosen = windows_of(volume, headers)
+    for index in range(len(volume.planes)) if planes is None else planes:
+        plane, header, window = volume.planes[index], headers[index], chosen[index]
         legend = legend_for(index, volume, header, result, context, window)
         yield Shot(index, plane, header, window, draw(plane.pixels, window, result, index, legend))
 
@@ -55,7 +76,7 @@ def shots(
 def captures(
     volume: Volume, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
 ) -> Iterator[Dataset]:
-    """One Secondary Capture per plane, in the order of the planes, all in one Series.
+    """One Secondary Capture per plane that is ``pictured``, in the order of the planes, all in one Series.
 
     More than 12 planes have a montage before them, with the Instance Number before the smallest of theirs; its UID
     is that of index "number of planes", so that those of the planes do not depend on it.
@@ -65,7 +86,7 @@ def captures(
         if min(numbers) < 1:
             numbers = tuple(number + 1 for number in numbers)
         yield _montage_capture(volume, headers, result, context, min(numbers) - 1)
-    for shot in shots(volume, headers, result, context):
+    for shot in shots(volume, headers, result, context, pictured(result, context)):
         dataset = envelope("sc", headers, shot.plane.source.series, context, shot.index)
         dataset.InstanceNumber = numbers[shot.index]
         add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, shot.header, context)
@@ -84,7 +105,10 @@ def _montage_capture(
     dataset = envelope("sc", headers, planes[0].source.series, context, len(planes))
     dataset.InstanceNumber = number
     add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, headers[0], context)
-    add_capture(dataset, headers, (), ("montage", outcomes(result), *notices(result, context)), context)
+    own, n = len(pictured(result, context)), len(planes)
+    only = (f"{own} of {n} images have a picture of their own: those with findings, or the most suspicious",)
+    remarks = ("montage", outcomes(result), *(only if own < n else ()), *notices(result, context))
+    add_capture(dataset, headers, (), remarks, context)
     grey = window_text(windows_of(volume, headers))
     text = "Montage of reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
     add_derivation(dataset, planes, text[:1024], resampled=True, in_place=False)

@@ -24,7 +24,8 @@ class ReportContext:
     pass the same value. ``supersedes``: the SR documents of earlier generations; ``replaces_earlier``: an earlier
     generation left results of any kind. ``incomplete``: the Series was closed before all its Instances had come.
     ``display_threshold``: heat (0..1) from which on the overlay is coloured. ``taken_series_numbers``: Series Numbers
-    of other Series in the Study, received or made, for results to stay clear of.
+    of other Series in the Study, received or made, for results to stay clear of. ``picture_all_up_to``: a Series of
+    more images is pictured one by one only where a finding lies; None: always all.
 
     Raises ValueError for a naive ``analysed_at`` or a generation below 1.
     """
@@ -45,6 +46,7 @@ class ReportContext:
     accelerator: str = ""
     display_threshold: float = 0.7
     taken_series_numbers: frozenset[int] = frozenset()
+    picture_all_up_to: int | None = None
 
     def __post_init__(self) -> None:
         if self.analysed_at.tzinfo is None or self.analysed_at.utcoffset() is None:

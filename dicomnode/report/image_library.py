@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from highdicom.sr import (
     CodeContentItem,
@@ -15,13 +16,17 @@ from highdicom.sr import (
     RelationshipTypeValues,
     UIDRefContentItem,
 )
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 
 from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
+from dicomnode.report.evidence import instance_item
 from dicomnode.report.geometry import decimal, number, pixel_distance
 from dicomnode.report.transcribe import once
 
@@ -33,6 +38,16 @@ _POSITION = tuple(getattr(standard.DCM, f"ImagePositionPatient{axis}") for axis 
 _ORIENTATION = tuple(
     getattr(standard.DCM, f"ImageOrientationPatient{side}{axis}") for side in ("Row", "Column") for axis in "XYZ"
 )
+_TAGS = {
+    keyword: Tag(keyword)
+    for keyword in (
+        "ContentSequence",
+        "FloatingPointValue",
+        "MeasuredValueSequence",
+        "NumericValue",
+        "ReferencedSOPSequence",
+    )
+}
 _MODALITIES = {
     "CT": standard.DCM.ComputedTomography,
     "MR": standard.DCM.MagneticResonance,
@@ -82,8 +97,10 @@ def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> Conta
     first = next(iter(described.values()))
     common = [one for one in first if all(one in own for own in described.values())]
     group = _container(codes.IMAGE_LIBRARY_GROUP, [one.item() for one in common])
-    for source, descriptors in described.items():
-        group.ContentSequence.append(_entry(source, [one.item() for one in descriptors if one not in common]))
+    shared = frozenset(common)
+    entries = _Entries()
+    made = [entries.entry(source, [one for one in own if one not in shared]) for source, own in described.items()]
+    group.add(_element("ContentSequence", "SQ", [*group.ContentSequence, *made]))
     return _container(codes.IMAGE_LIBRARY, [group])
 
 
@@ -93,13 +110,55 @@ def _container(name: Code, children: Iterable[ContentItem]) -> ContainerContentI
     return container
 
 
-def _entry(source: InstanceReference, descriptors: list[ContentItem]) -> ImageContentItem:
-    entry = ImageContentItem(
-        codes.SOURCE_IMAGE, source.SOPClassUID, source.SOPInstanceUID, relationship_type=RelationshipTypeValues.CONTAINS
-    )
-    if descriptors:
-        entry.ContentSequence = ContentSequence(descriptors)
-    return entry
+class _Entries:
+    """Makes the entries: one is built as a pattern, the others differ from it in UIDs and numbers only.
+
+    A Series of 1000 images has as many entries with some numbers each; what is the same in all of them is shared.
+    """
+
+    def __init__(self) -> None:
+        self._patterns: dict[object, ContentItem] = {}
+
+    def entry(self, source: InstanceReference, descriptors: list[_Descriptor]) -> Dataset:
+        """The IMAGE item of ``source`` with ``descriptors`` below it."""
+        pattern = self._patterns.get("entry") or self._patterns.setdefault(
+            "entry",
+            ImageContentItem(
+                codes.SOURCE_IMAGE,
+                source.SOPClassUID,
+                source.SOPInstanceUID,
+                relationship_type=RelationshipTypeValues.CONTAINS,
+            ),
+        )
+        made = _like(pattern)
+        made.add(_element("ReferencedSOPSequence", "SQ", [instance_item(source)]))
+        if descriptors:
+            made.add(_element("ContentSequence", "SQ", [self._descriptor(one) for one in descriptors]))
+        return made
+
+    def _descriptor(self, one: _Descriptor) -> Dataset:
+        if not isinstance(one.value, (int, float)):
+            return one.item()
+        key = (one.name, one.unit, type(one.value))
+        pattern = self._patterns.get(key) or self._patterns.setdefault(key, one.item())
+        made, value = _like(pattern), _like(pattern.MeasuredValueSequence[0])
+        value.add(_element("NumericValue", "DS", decimal(one.value)))
+        if "FloatingPointValue" in value:
+            value.add(_element("FloatingPointValue", "FD", one.value))
+        made.add(_element("MeasuredValueSequence", "SQ", [value]))
+        return made
+
+
+def _like(pattern: Dataset) -> Dataset:
+    """A Dataset with the very elements of ``pattern``, to be given other ones."""
+    made = Dataset()
+    for element in pattern.values():
+        made.add(cast("DataElement", element))
+    return made
+
+
+def _element(keyword: str, vr: str, value: Any) -> DataElement:
+    return DataElement(_TAGS[keyword], vr, DatasetSequence(value) if vr == "SQ" else value)
 
 
 def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:

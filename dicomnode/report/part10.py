@@ -10,6 +10,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
 from dicomnode.report.context import ReportContext
+from dicomnode.report.encode import NotPlain, encoded
 
 
 def add_file_meta(dataset: Dataset, context: ReportContext) -> None:
@@ -28,6 +29,24 @@ def add_file_meta(dataset: Dataset, context: ReportContext) -> None:
 
 def to_bytes(dataset: Dataset) -> bytes:
     """The Dataset as a Part 10 file. Nothing but its content enters: same Dataset, same bytes."""
+    meta = dataset.file_meta
+    stated = (
+        meta.get("MediaStorageSOPClassUID"),
+        meta.get("MediaStorageSOPInstanceUID"),
+        meta.get("TransferSyntaxUID"),
+    )
+    if stated != (dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian):
+        return _by_pydicom(dataset)
+    try:
+        content = encoded(dataset)
+    except NotPlain:
+        return _by_pydicom(dataset)
+    shell = Dataset()
+    shell.file_meta, shell.preamble = meta, dataset.preamble
+    return _by_pydicom(shell) + content
+
+
+def _by_pydicom(dataset: Dataset) -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

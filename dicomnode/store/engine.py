@@ -8,12 +8,13 @@ that was acknowledged survives power loss.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Select, create_engine, event, make_url
+from sqlalchemy import Engine, PoolProxiedConnection, Select, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -39,6 +40,8 @@ class Store:
             raise ConfigError("node.database: only SQLite files are supported (sqlite:////path/to/file)")
         self.url = url
         self.path = Path(parsed.database)
+        self._raw: PoolProxiedConnection | None = None
+        self._raw_turn = threading.Lock()
         try:
             self._writer = _engine(url, "BEGIN IMMEDIATE", busy_timeout_s)
             self._reader = _engine(url, "BEGIN", busy_timeout_s)
@@ -62,24 +65,22 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """``write`` for the one place where every microsecond counts: the driver's own connection.
+        """``write`` for the one place where every microsecond counts: the driver's own connection, one at a time.
 
         Raises Transient as ``write`` does.
         """
-        with _driver_translated():
-            pooled = self._writer.raw_connection()
+        with _driver_translated(), self._raw_turn:
+            if self._raw is None:
+                self._raw = self._writer.raw_connection()
+            connection: Any = self._raw.driver_connection
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                connection: Any = pooled.driver_connection
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-            finally:
-                pooled.close()
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -94,6 +95,10 @@ class Store:
 
     def close(self) -> None:
         """Close every connection of this process."""
+        with self._raw_turn:
+            if self._raw is not None:
+                self._raw.close()
+                self._raw = None
         self._writer.dispose()
         self._reader.dispose()
 
@@ -120,6 +125,8 @@ def _driver_translated() -> Iterator[None]:
         raise Transient(f"database: {error}") from error
     except PoolTimeout as error:
         raise Transient("database: all connections are in use") from error
+    except OperationalError as error:
+        raise Transient(f"database: {error.orig}") from error
 
 
 def _engine(url: str, begin: str, busy_timeout_s: float) -> Engine:

@@ -9,12 +9,16 @@ from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from dicomnode.errors import ConfigError
 from dicomnode.store.audit_sql import TRIGGERS
 from dicomnode.store.engine import Store
+
+UNFINISHED = ".restoring"
+"""What a restore puts behind the name of the database while data is on its way to its place."""
+MEND = "stop the node, then: dicomnode restore BACKUP --replace (dicomnode doctor tells more)"
 
 
 def migrate(store: Store) -> None:
@@ -27,9 +31,17 @@ def migrate(store: Store) -> None:
         _upgrade(store)
     except OSError as error:
         raise ConfigError(f"node.database: its folder cannot be made: {error.strerror}") from error
-    except DatabaseError as error:
+    except OperationalError as error:
         raise ConfigError(f"node.database: {error.orig}") from error
+    except DatabaseError as error:
+        raise ConfigError(f"node.database: {store.path}: {error.orig}: {MEND}") from error
     check_triggers(store)
+
+
+def check_restored(store: Store) -> None:
+    """Raise ConfigError when a restore of this database was begun and not finished."""
+    if store.path.with_name(f"{store.path.name}{UNFINISHED}").exists():
+        raise ConfigError(f"node.database: {store.path}: a restore was not finished: run it again, with --replace")
 
 
 def check_schema(store: Store) -> None:

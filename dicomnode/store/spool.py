@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dicomnode.errors import Transient
@@ -31,10 +31,15 @@ class Spool:
         """Create the folders. Raises OSError when that is impossible."""
         self.root = root
         self._durable: set[Path] = set()
-        for name in ("incoming", "received", "derived"):
+        for name in ("incoming", "received", "derived", "journal"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        _sync_folder(root)
-        _sync_folder(root.parent)
+        sync_folder(root)
+        sync_folder(root.parent)
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the intake journals."""
+        return self.root / "journal"
 
     def absolute(self, path: str) -> Path:
         """The file of a row's relative ``path``."""
@@ -82,7 +87,7 @@ class Spool:
         with self.begin(area, WHOLE) as file:
             for part in content:
                 file.write(part)
-            return file.seal(name, replaces=True)
+            return file.replace(name)
 
     def folder_of(self, area: str, name: str) -> Path:
         """The folder of a file called ``name``, durably there. Raises ValueError for a name that could leave the spool.
@@ -94,7 +99,7 @@ class Spool:
         folder = self.root / area / name[:2]
         if folder not in self._durable:
             folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             self._durable.add(folder)
         return folder
 
@@ -104,7 +109,7 @@ class Spool:
 
 
 class SpoolFile:
-    """A file on its way into the spool; what is not sealed when the block ends is removed.
+    """A file on its way into the spool; what is neither kept nor has replaced another when the block ends is removed.
 
     ``size``: bytes written so far. ``descriptor``: for reading them back.
     """
@@ -124,37 +129,48 @@ class SpoolFile:
     def write(self, *parts: bytes | memoryview) -> None:
         """Append ``parts``. Raises Transient when the disk is full or fails."""
         with _translated():
-            rest = [memoryview(part) for part in parts]
-            while rest:
-                written = os.writev(self.descriptor, rest)
-                self.size += written
-                while rest and written >= len(rest[0]):
-                    written -= len(rest.pop(0))
-                if rest:
-                    rest[0] = rest[0][written:]
+            write_all(self.descriptor, parts, self.size)
+        self.size += sum(map(len, parts))
 
-    def seal(self, name: str, *, replaces: bool = False) -> str:
-        """Make it durable as area/xx/``name`` and return that path within the spool.
+    def place(self, name: str) -> str:
+        """Give it its name, area/xx/``name``, and return that path within the spool.
 
-        A fresh name is given first: then one journal commit of the file system carries content, name and folder, and
-        the folder's own fsync finds nothing left to do. Nobody is told before both have returned, no row names the
-        file, and a start removes it if power fails in between. ``replaces``: there may be such a file, which stays
-        whole until this one is durable. Raises Transient; ValueError for a name that could leave the spool.
+        It is not durable yet; nobody is told of it before it is. Raises Transient; ValueError for a name that could
+        leave the spool.
         """
         with _translated():
             folder = self._spool.folder_of(self._area, name)
-            if replaces:
-                os.fsync(self.descriptor)
             self._temporary.replace(folder / name)
-            self._path = None if replaces else folder / name
-            if not replaces:
-                os.fsync(self.descriptor)
-            _sync_folder(folder)
+            self._path = folder / name
+        return f"{self._area}/{name[:2]}/{name}"
+
+    def sync(self) -> None:
+        """Make a placed file durable.
+
+        One journal commit of the file system carries content, name and folder, so that the folder's own fsync finds
+        nothing left to do. Raises Transient.
+        """
+        with _translated():
+            os.fsync(self.descriptor)
+            if self._path is not None:
+                sync_folder(self._path.parent)
+
+    def keep(self) -> None:
+        """A row names it now: closing leaves it there."""
+        self._path = None
+
+    def replace(self, name: str) -> str:
+        """Make it durable as area/xx/``name``; a file of this name stays whole until this one is. See ``place``."""
+        with _translated():
+            folder = self._spool.folder_of(self._area, name)
+            os.fsync(self.descriptor)
+            self._temporary.replace(folder / name)
             self._path = None
+            sync_folder(folder)
         return f"{self._area}/{name[:2]}/{name}"
 
     def close(self) -> None:
-        """Close the file, and remove it unless it was sealed."""
+        """Close the file, and remove it unless it is to stay."""
         if self.descriptor < 0:
             return
         os.close(self.descriptor)
@@ -181,7 +197,20 @@ def digest(*parts: bytes | memoryview) -> str:
     return hasher.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def write_all(descriptor: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+    """Write ``parts`` in order at ``offset``, however often the kernel has to be asked. Raises OSError."""
+    rest = [memoryview(part) for part in parts if len(part)]
+    while rest:
+        written = os.pwritev(descriptor, rest, offset)
+        offset += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][written:]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -13,8 +13,9 @@ AGEING_S = 300
 """Waiting so long lifts a job by one priority, so that routine work cannot starve behind urgent work."""
 URGENCY_SQL = f"priority - created_at / {AGEING_S}.0"
 """How urgent a job is. It ages by order, not by the clock, so an index can hold it; changing it needs a migration."""
+_MOST_URGENT = text(f"({URGENCY_SQL}) DESC")
 READY_SQL = "state = 'ready'"
-RETRYING_SQL = "error != '' AND state IN ('ready', 'leased')"
+RETRYING_SQL = "error != '' AND finished_at IS NULL"
 
 
 class Row(DeclarativeBase):
@@ -126,7 +127,7 @@ class InstanceRow(Row):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
-    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"))
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
     SOPInstanceUID: Mapped[str] = mapped_column(String(64))
     SOPClassUID: Mapped[str] = mapped_column(String(64))
     TransferSyntaxUID: Mapped[str] = mapped_column(String(64))
@@ -231,12 +232,15 @@ class DeliveryRow(Row):
     """
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("derived_id", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("derived_id", "destination"),
+        Index(None, "destination", "state", "committed_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id"))
     destination: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(10), default="waiting", index=True)
+    state: Mapped[str] = mapped_column(String(10), default="waiting")
     status: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(default=0)
     delivered_at: Mapped[float | None]
@@ -270,9 +274,8 @@ class JobRow(Row):
     __tablename__ = "job"
     __table_args__ = (
         UniqueConstraint("kind", "dedup_key"),
-        Index(None, "state", "kind"),
-        Index("ix_job_claim", "kind", text(f"({URGENCY_SQL}) DESC"), "id", "not_before", sqlite_where=text(READY_SQL)),
-        Index("ix_job_due", "kind", "not_before", sqlite_where=text(READY_SQL)),
+        Index(None, "state", "kind", "not_before"),
+        Index("ix_job_claim", "kind", _MOST_URGENT, "id", "not_before", "created_at", sqlite_where=text(READY_SQL)),
         Index("ix_job_retrying", "id", sqlite_where=text(RETRYING_SQL)),
     )
 

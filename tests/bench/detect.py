@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dicomnode.config import Config
 from dicomnode.demo.phantoms import PhantomStudy, make_studies
 from dicomnode.detect.analyse import detect_all
-from dicomnode.detect.volume import LoadedVolume, SourceFile, load_volume
+from dicomnode.detect.reader import Reader
+from dicomnode.detect.volume import LoadedVolume, SourceFile
 from dicomnode.detect.warm import WarmDetectors
 from dicomnode.detectors.contract import LoadedDetector
 from dicomnode.detectors.discovery import discover
@@ -93,7 +94,9 @@ def measure_detection(work: Path, repeats: int, together: int, accelerator: str)
 
 
 def _rate(work: Path, study: PhantomStudy, detector: LoadedDetector, repeats: int, together: int) -> Rate:
-    loaded, decode = timed(lambda: _load(study, work), max(2, repeats // 4))
+    reader = Reader()
+    _load(reader, study, work)
+    loaded, decode = timed(lambda: _load(reader, study, work), max(2, repeats // 4))
     volume = loaded.volume
     detector.detect(volume)
     alone = [timed(lambda: detector.detect(volume), 1)[1][0] for _ in range(repeats)]
@@ -160,10 +163,10 @@ def bound_of(accelerator: str) -> Bound:
     )
 
 
-def _load(study: PhantomStudy, work: Path) -> LoadedVolume:
+def _load(reader: Reader, study: PhantomStudy, work: Path) -> LoadedVolume:
     work.mkdir(parents=True, exist_ok=True)
     paths = sorted(work.iterdir()) or study.write(work)
-    return load_volume(_summary(study.datasets), [_source(d, p) for d, p in zip(study.datasets, paths, strict=True)])
+    return reader.load(_summary(study.datasets), [_source(d, p) for d, p in zip(study.datasets, paths, strict=True)])
 
 
 def _source(dataset: Dataset, path: Path) -> SourceFile:

@@ -116,7 +116,8 @@ def measure_reception(work: Path, plan: Plan, progress: Callable[[Run], None]) -
     runs: list[Run] = []
     about: dict[str, dict[str, str]] = {}
     missing: list[str] = []
-    objects = {load.name: Objects(work / "objects" / load.name, load) for load, _ in plan.cases}
+    loads = dict.fromkeys(load for load, _ in plan.cases)
+    objects = {load.name: Objects(work / "objects" / load.name, load) for load in loads}
     tokens = iter(range(int(time.time()) % 10**8, 10**9))
     for number in range(plan.rounds):
         found, missing = receivers(work / f"round-{number}", plan.wanted, plan.node_settings)

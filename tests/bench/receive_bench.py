@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -55,6 +56,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Measure reception of the node, DCMTK storescp and Orthanc, side by side, by the same sender."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the receivers end with us
     if quick:
         loads, associations = loads or ("ct",), associations or (1,)
         wanted, count, rounds = wanted or ("node", "storescp-fork"), count or 200, rounds or 1

@@ -129,7 +129,7 @@ class StorescpReceiver:
 
     ae_title, executable, limit = "STORESCP", "storescp", None
 
-    def __init__(self, folder: Path, *, fork: bool) -> None:
+    def __init__(self, folder: Path, *, fork: bool = True) -> None:
         self._folder, self._port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._options = [*(["--fork"] if fork else []), "+B", "-pdu", "131072"]

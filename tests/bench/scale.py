@@ -89,8 +89,8 @@ def fill(
     rate = audit_rows / max(time.perf_counter() - started, 1e-9)
     series = jobs // len(KINDS)
     with store.transaction() as connection:
-        connection.execute("INSERT INTO association (id, CallingAETitle, CalledAETitle, address, opened_at, ended, "
-                           "n_stored, n_refused) VALUES (1, 'CT1', 'DICOMNODE', '10.0.0.1', 0, 'released', 0, 0)")  # fmt: skip
+        one = {"id": 1, "CallingAETitle": "CT1", "CalledAETitle": "DICOMNODE", "address": "10.0.0.1", "opened_at": 0.0}
+        _insert(connection, "association", iter([one | {"ended": "released", "n_stored": 0, "n_refused": 0}]))
         for name, rows in _tables(series).items():
             _insert(connection, name, rows)
         _insert(connection, "job", _jobs(jobs))
@@ -137,7 +137,14 @@ def _tables(series: int) -> dict[str, Iterator[dict[str, Any]]]:
     study = {"PatientID": "", "AccessionNumber": "", "StudyDate": "", "StudyDescription": "", "created_at": 0.0}
     one = {"Modality": "CT", "SeriesDescription": "", "CallingAETitle": "CT1", "association_id": 1, "generation": 1}
     one |= {"incomplete": 0, "first_received_at": 0.0}
-    image = {"SOPClassUID": "1.2", "TransferSyntaxUID": "1.2", "size": 1, "header": header, "generation": 1, "copies": 1}
+    image = {
+        "SOPClassUID": "1.2",
+        "TransferSyntaxUID": "1.2",
+        "size": 1,
+        "header": header,
+        "generation": 1,
+        "copies": 1,
+    }
     given = {"generation": 1, "route": "ct", "detector": "ct-head", "send_to": '["pacs"]', "priority": 0, "reason": ""}
     made = {"kind": "sc", "SOPClassUID": "1.2", "SeriesInstanceUID": "1.2", "size": 1, "created_at": 0.0}
     return {
@@ -289,8 +296,8 @@ def section(found: Scale, machine: str) -> str:
     about = (
         f"Written by `make bench-scale`. {machine}. {found.audit_rows:,} audit rows, {found.jobs:,} jobs, "
         f"{found.instances:,} instances, {found.megabytes:,.0f} MB; audit rows were appended at {found.append_s:,.0f} "
-        f"rows/s ({CHUNK:,} per transaction); adding the indexes to a database without them took {found.migration_s:.0f} "
-        f"s. Limits are of the 95th percentile."
+        f"rows/s ({CHUNK:,} per transaction); adding the indexes to a database without them took "
+        f"{found.migration_s:.0f} s. Limits are of the 95th percentile."
     )
     return f"## {TITLE}\n\n{about}\n\n{table(('what', 'p50', 'p95', 'greatest', 'limit'), rows)}"
 

@@ -164,7 +164,7 @@ def _asker() -> AE:
         seen.append(ae)
         raise OSError
 
-    with patch.object(finding.AE, "associate", associate):
+    with patch.object(finding.Requestor, "associate", associate):
         finding.count_by_find(
             "ANY", Peer(name="any", ae_title="ANY", host="::1", port=1), finding.Counted("1.2", "1.3")
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 
 from tests.faults.scu import SUCCESS, ConnectionLost, Image, Scu, make_image
@@ -63,7 +62,7 @@ class Scanner(threading.Thread):
             except (OSError, ConnectionLost):
                 self._account.note_lost()
                 waiting = [image for image in waiting if image.uid not in self._account.acknowledged]
-                time.sleep(0.05)
+                self.stopped.wait(0.2)
 
     def _store(self, scu: Scu, image: Image) -> bool:
         if self.stopped.is_set():

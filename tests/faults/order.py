@@ -177,7 +177,7 @@ def out_of_order(events: Sequence[Event], answered: int, path: str, uid: str) ->
     parent = str(PurePosixPath(folder).parent)
     if made and _synced(before, _inode_of(before, parent), made[-1]) is None:
         faults.append("the folder's own name was not synced")
-    durable = max(synced or answered, entered or answered)
+    durable = max(synced or 0, entered or 0)
     rows = [e for e in before if e.kind is Kind.WRITE and "/spool/" not in e.path and uid.encode() in e.data]
     rows = [event for event in rows if event.sequence > durable]
     if not rows:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.mutate import Mutator
-from tests.fuzz.pure import _DICOM_WORDS as DICOM_WORDS
+from tests.fuzz.pure import DICOM_WORDS
 from tests.fuzz.seeds import data_sets
 from tests.fuzz.target import Finding, Target
 from tests.fuzz.watched import CONTEXTS, Held, Node
@@ -174,7 +174,7 @@ class PduBytes(OverTheWire):
 
 
 class CommandSets(OverTheWire):
-    """Well-formed PDUs, a damaged command set: an answer, an abort, or the wait for the rest; never an error of ours."""
+    """Well-formed PDUs, a damaged command set: an answer or an abort, never an error of ours."""
 
     name = "dimse"
     words = (
@@ -281,8 +281,8 @@ class Requests(OverTheWire):
 
     name = "http"
     words = (
-        b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"PUT ", b"CONNECT ", b"HTTP/1.1\r\n", b"HTTP/9.9\r\n", b"\r\n", b"\n",
-        b"\0", b"/../../etc/passwd", b"/%2e%2e/%00", b"//status", b"/status?x=" + b"a" * 3000, b"Host: \r\n",
+        b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"PUT ", b"CONNECT ", b"HTTP/1.1\r\n", b"HTTP/9.9\r\n", b"\r\n",
+        b"\n", b"\0", b"/../../etc/passwd", b"/%2e%2e/%00", b"//status", b"/status?x=" + b"a" * 3000, b"Host: \r\n",
         b"Content-Length: 99999999999999999999\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
         b"Transfer-Encoding: gzip, chunked\r\n", b"ffffffffffffffff\r\n", b"0\r\n\r\n", b"Range: bytes=0-\r\n",
         b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Expect: 100-continue\r\n", b"X: " + b"y" * 70000 + b"\r\n",

@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+import click
+
 from dicomnode.config import Config
 from dicomnode.console.server import serve_console
 from dicomnode.node.logs import log_to_stderr
@@ -46,7 +48,7 @@ def main() -> None:
     server = StorageServer(config, store, spool)
     port, stop, console = server.start(), threading.Event(), queue.Queue[int]()
     threading.Thread(target=serve_console, args=(config, store, spool, stop, console.put), daemon=True).start()
-    print(json.dumps({"port": port, "console": console.get(timeout=30)}), flush=True)
+    click.echo(json.dumps({"port": port, "console": console.get(timeout=30)}))
     sys.stdin.read()
     stop.set()
     server.stop(2.0)

@@ -57,6 +57,7 @@ class Node:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            self.process.communicate()
             raise RuntimeError(f"the node did not start: {self.log.read_text()[-2000:]}")
         ports = json.loads(line)
         self.port, self.console = ports["port"], ports["console"]

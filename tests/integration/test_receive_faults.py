@@ -41,7 +41,7 @@ class Node:
         self.config = Config.model_validate(
             {
                 "node": {"ae_title": "NODE", "host": "127.0.0.1", "port": 0, "data_dir": str(folder)},
-                "receive": {"min_free_bytes": min_free_bytes},
+                "receive": {"min_free_bytes": min_free_bytes, "journal_mb": 0},
                 "peer": [{"name": "ct", "ae_title": "CT1", "host": "127.0.0.1", "port": 104, "may_send": True}],
             }
         )

@@ -36,7 +36,7 @@ class Node:
     """A receiving node in ``folder`` and a scanner that talks to it."""
 
     def __init__(self, folder, *, busy_timeout_s=30.0, **receive):
-        settings = {"min_free_bytes": 0, "max_associations": 3} | receive
+        settings = {"min_free_bytes": 0, "max_associations": 3, "journal_mb": 0} | receive
         self.config = Config.model_validate(
             {
                 "node": {"ae_title": "NODE", "host": "127.0.0.1", "port": 0, "data_dir": str(folder)},

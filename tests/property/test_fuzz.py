@@ -110,11 +110,15 @@ def test_the_same_seed_draws_the_same_inputs() -> None:
     assert one.input_number(5, 40) != one.input_number(6, 40)
 
 
+def spin() -> None:
+    while True:
+        pass
+
+
 def test_a_hang_and_a_flood_of_memory_are_findings() -> None:
     """An input may take neither the processor nor the memory."""
     with pytest.raises(Finding, match="hang"), bounded(cpu_s=0.2):
-        while True:
-            pass
+        spin()
     with pytest.raises(Finding, match="memory"), bounded(memory=2**20):
         bytearray(os.urandom(2**16)) * 4096
 

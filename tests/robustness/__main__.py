@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,20 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
 from tests.robustness.corpus import Sample, gather
-from tests.robustness.run import Fate, Health, HonestPeer, Rows, judge, look, node_for, send_all, wait_finished
+from tests.robustness.run import Fate, Health, HonestPeer, Rows, judge, look, running_node, send_all, wait_finished
 from tests.robustness.table import by_category
 
 WARM_LIMIT_S = 300.0
-PASSES = {"as they are": False, "each with UIDs of its own": True}
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--category", "categories", multiple=True, help="Only categories that contain this text.")
 @click.option("--node", "settings", multiple=True, help='A line of the node\'s [receive], as "processes = 2".')
-@click.option(
-    "--limit", "limit_s", default=1800.0, show_default=True, help="Longest wait for outcomes, per pass, in s."
-)
+@click.option("--limit", "limit_s", default=1800.0, show_default=True, help="Longest wait for outcomes, in seconds.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Work here, and leave the node's log.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
 def main(
@@ -41,27 +39,21 @@ def main(
     keep: Path | None,
     as_json: bool,
 ) -> None:
-    """Send every file to a node, twice; exit 1 when one of its promises did not hold."""
+    """Send every file to a node; exit 1 when one of its promises did not hold."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node ends with us
     with tempfile.TemporaryDirectory(prefix="dicomnode-robustness-") as folder:
         work = keep or Path(folder)
         (work / "corpus").mkdir(parents=True)
         samples = gather(sources, work / "corpus")
         samples = [one for one in samples if not categories or any(text in one.category for text in categories)]
-        node = node_for(work, "\n".join(settings))
-        try:
-            node.start()
+        with running_node(work, "\n".join(settings)) as node:
             _warm(node, work / "warm")
-            found = {name: _pass(node, samples, name, new_uids, limit_s) for name, new_uids in PASSES.items()}
+            fates, health = _send(node, samples, limit_s)
             code = node.stop()
-        finally:
-            node.close()
-    good = not code
-    for name, (fates, health) in found.items():
-        click.echo(f"\n{len(fates)} files, {name}\n\n{by_category(fates)}\n\n{_said(health)}", err=as_json)
-        good = good and not health.faults
+    click.echo(f"{by_category(fates)}\n\n{_said(health)}", err=as_json)
     if as_json:
-        click.echo(json.dumps({name: _json(*one) for name, one in found.items()}))
-    sys.exit(0 if good else 1)
+        click.echo(json.dumps(_json(fates, health)))
+    sys.exit(1 if code or health.faults else 0)
 
 
 def _warm(node: NodeProcess, folder: Path) -> None:
@@ -70,21 +62,19 @@ def _warm(node: NodeProcess, folder: Path) -> None:
     for number, make in enumerate((make_ct_head, make_dx_chest, make_mr_flair)):
         paths = make(seed=number + 1).write(folder / str(number))
         samples += [Sample(path.name, "warm", path) for path in paths]
-    fates = send_all(node.port, samples, new_uids=False)
+    fates = send_all(node.port, samples)
     bad = [fate.answers for fate in fates if not fate.stored]
     if bad or wait_finished(Rows(node), WARM_LIMIT_S):
         raise click.ClickException(f"the node does not take honest studies: {bad[:3]}")
 
 
-def _pass(
-    node: NodeProcess, samples: Sequence[Sample], name: str, new_uids: bool, limit_s: float
-) -> tuple[list[Fate], Health]:
+def _send(node: NodeProcess, samples: Sequence[Sample], limit_s: float) -> tuple[list[Fate], Health]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rows, before, honest = Rows(node), look(node), HonestPeer(node.port)
     honest.start()
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        sending = bars.add_task(f"files, {name}", total=len(samples))
-        fates = send_all(node.port, samples, new_uids=new_uids, progress=lambda: bars.advance(sending))
+        sending = bars.add_task("files sent", total=len(samples))
+        fates = send_all(node.port, samples, lambda: bars.advance(sending))
         left = wait_finished(rows, limit_s)
     honest.stop()
     for fate in fates:

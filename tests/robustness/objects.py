@@ -48,6 +48,15 @@ def assumed(content: bytes, number: int) -> list[Attempt]:
     return found
 
 
+def self_named(attempt: Attempt) -> list[Attempt]:
+    """The same bytes under the SOP Class and Instance UID that they hold; nothing where they hold none, or the same."""
+    syntax = attempt.context.transfer_syntax
+    sop_class = _value(attempt.data, 0x0008, 0x0016, syntax) or attempt.context.sop_class
+    instance = _value(attempt.data, 0x0008, 0x0018, syntax) or attempt.instance
+    other = replace(attempt, context=Context(sop_class, syntax), instance=instance)
+    return [] if other == attempt else [other]
+
+
 def distinct(attempt: Attempt, number: int) -> Attempt:
     """The same bytes with Study, Series and SOP Instance UID overwritten by others of the same length.
 

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from dicomnode.dicom.sop_classes import VERIFICATION
 from dicomnode.errors import DicomNodeError
 from tests.acceptance.node_process import NodeProcess
 from tests.bench.watch import Vitals, vitals
 from tests.raw_scu import IMPLICIT, SUCCESS, Context, Ended, RawAssociation, Refused
+from tests.robustness.anything import NAME, install_plugin
 from tests.robustness.corpus import Sample
-from tests.robustness.objects import Attempt, assumed, attempts, distinct
+from tests.robustness.objects import Attempt, assumed, attempts, distinct, self_named
 
 CALLING = "SCANNER"
 STORE_LIMIT_S = 60.0
 ECHO_EVERY_S = 0.5
 NOT_NEGOTIATED = "no presentation context"
+MISMATCH = "0xA900"
 PENDING, CONFLICT = "pending", "conflict"
 
-ROUTES = """
+ROOT = Path(__file__).parents[2]
+ANY_ROUTE = f"""
+[[route]]
+name = "anything"
+when = {{{{ SOPClassUID = {{{{ exists = true }}}} }}}}
+detector = "{NAME}"
+send_to = ["share"]
+"""
+PEER = """
 [[peer]]
 name = "share"
 folder = "{folder}"
+"""
+SHIPPED_ROUTES = """
 [[route]]
 name = "chest x-ray"
 when = {{ Modality = ["CR", "DX"] }}
@@ -92,45 +107,65 @@ class HonestPeer(threading.Thread):
         self.join(STORE_LIMIT_S)
 
 
-def node_for(folder: Path, receive: str = "") -> NodeProcess:
-    """A node that is quick to call a series complete, with the three routes, and a folder as its archive."""
+@contextmanager
+def running_node(folder: Path, receive: str = "", routes: str = SHIPPED_ROUTES + ANY_ROUTE) -> Iterator[NodeProcess]:
+    """A node that is quick to call a series complete, with a folder as its archive.
+
+    By default it has the routes of the shipped detectors and one that gives every series to ``anything``.
+    """
     archive = folder / "archive"
     archive.mkdir(parents=True)
+    plugin = install_plugin(folder / "plugin")
     assemble = "quiet_period_s = 3\nmax_wait_s = 6\nsettle_s = 0.5"
-    routes = ROUTES.format(folder=archive)
-    return NodeProcess(folder / "node", 1, assemble=assemble, routes=routes, receive=receive)
+    routes = (PEER + routes).format(folder=archive)
+    node = NodeProcess(folder / "node", 1, assemble=assemble, routes=routes, receive=receive)
+    with patch.dict(os.environ, {"PYTHONPATH": f"{plugin}{os.pathsep}{ROOT}"}):
+        try:
+            node.start()
+            yield node
+        finally:
+            node.close()
 
 
-def send_all(
-    port: int, samples: Sequence[Sample], *, new_uids: bool, progress: Callable[[], None] = lambda: None
-) -> list[Fate]:
-    """Each sample by an association of its own; the answers are kept, whatever they are."""
-    fates = []
+def send_all(port: int, samples: Sequence[Sample], progress: Callable[[], None] = lambda: None) -> list[Fate]:
+    """Each sample by an association of its own; the answers are kept, whatever they are.
+
+    A SOP Instance UID that came before is replaced, with its Study's and Series': files of a corpus share them, and
+    only the first would be analysed.
+    """
+    fates: list[Fate] = []
+    seen: set[str] = set()
     for number, sample in enumerate(samples):
-        fates.append(send(port, sample, number, new_uids=new_uids))
+        fates.append(send(port, sample, number, seen))
         progress()
     return fates
 
 
-def send(port: int, sample: Sample, number: int, *, new_uids: bool) -> Fate:
-    """One sample: as it says itself; where it says nothing, or nothing that is negotiated, as CT in plain syntaxes."""
+def send(port: int, sample: Sample, number: int, seen: set[str]) -> Fate:
+    """One sample: as its meta information says; where there is none, or it is not negotiated, as CT in plain syntaxes.
+
+    Where the data set is not what the meta information says, also as the data set says.
+    """
     content = sample.path.read_bytes()
     todo = attempts(content, number)
     fate = Fate(sample, sendable=not todo[0].assumed)
     started = time.monotonic()
-    _try(port, fate, todo, number, new_uids)
+    _try(port, fate, todo, number, seen)
     if fate.answers == [NOT_NEGOTIATED] and not todo[0].assumed:
-        _try(port, fate, assumed(content, number), number, new_uids)
+        _try(port, fate, assumed(content, number), number, seen)
+    elif fate.answers == [MISMATCH]:
+        _try(port, fate, self_named(todo[0]), number, seen)
     fate.seconds = time.monotonic() - started
     return fate
 
 
-def _try(port: int, fate: Fate, todo: Iterable[Attempt], number: int, new_uids: bool) -> None:
+def _try(port: int, fate: Fate, todo: Iterable[Attempt], number: int, seen: set[str]) -> None:
     for attempt in todo:
-        one = distinct(attempt, number + 1) if new_uids else attempt
+        one = distinct(attempt, number + 1) if attempt.instance in seen else attempt
         answer = _store(port, one)
         fate.answers.append(answer)
         if answer == "0x0000":
+            seen.add(one.instance)
             fate.stored.append(hashlib.sha256(one.data).hexdigest())
             return
 

@@ -71,7 +71,7 @@ def meet(server: ServerTls, client: Client, deadline_s: float = 10.0, look: Call
         try:
             accepted, _ = listener.accept()
             accepted.settimeout(30)
-            with server.wrap(accepted, deadline_s) as wrapped:
+            with accepted, server.wrap(accepted, deadline_s) as wrapped:
                 assert wrapped.gettimeout() == 30
                 wrapped.recv(1)
                 wrapped.sendall(b"!")
@@ -179,16 +179,20 @@ def test_the_deadline_counts_for_the_whole_handshake(server: ServerTls, client: 
 
 
 def test_stalled_handshakes_hold_nobody_else(server: ServerTls, scanner: Pair) -> None:
-    """S3: ten stalled handshakes in their threads; another client is served while all of them wait."""
+    """S3: ten stalled handshakes; another client is served while they wait, and each can be ended from outside."""
     with socket.create_server(("127.0.0.1", 0), backlog=32) as listener, ThreadPoolExecutor(10) as waiting:
-        address, stalled = listener.getsockname(), []
+        address, stalled, taken = listener.getsockname(), [], []
         for _ in range(10):
             stalled.append(socket.create_connection(address))
             accepted, _ = listener.accept()
             waiting.submit(server.wrap, accepted, 20.0)
+            taken.append(accepted)
         meet(server, greets(lax_context(scanner)))
         assert all(not _is_closed(each) for each in stalled)
-        for each in stalled:
+        for each in taken:
+            each.shutdown(socket.SHUT_RDWR)
+        waiting.shutdown()
+        for each in (*stalled, *taken):
             each.close()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import DetectionResult, Volume
-from dicomnode.report import build_results
+from dicomnode.report import ReportContext, build_results
+from dicomnode.report.capture import instance_numbers
 from dicomnode.report.geometry import decimal, patient_orientation
 from tests.report_fixtures import context, findings, header, multiframe, no_findings, plane_of, source
 
@@ -144,3 +147,32 @@ def test_report_capture_with_geometry_has_an_empty_slice_thickness_where_the_sou
     (one,) = build_results(volume, headers, no_findings(volume), context(), frozenset({"sc"}))
     assert "ImagePositionPatient" in one.dataset
     assert one.dataset.SliceThickness is None
+
+
+def test_report_a_very_long_series_has_pictures_of_what_was_found_and_the_montage() -> None:
+    """Issue part 4: every finding of a very long Series has its picture, the montage the rest."""
+    volume, headers = source(n=20)
+    limited = replace(context(), picture_all_up_to=12)
+    every = _built(volume, headers, findings(volume), context())
+    some = _built(volume, headers, findings(volume), limited)
+    marked = {region.plane for finding in findings(volume).findings for region in finding.regions}
+    numbers = [instance_numbers(volume, headers)[plane] for plane in sorted(marked)]
+    assert [one.InstanceNumber for one in some[1:]] == numbers
+    assert f"{len(marked)} of 20 images have a picture of their own" in some[0].ImageComments
+    assert "picture of their own" not in every[0].ImageComments
+    same = {one.SOPInstanceUID: one for one in every[1:]}
+    assert all(same[one.SOPInstanceUID] == one for one in some[1:])
+
+
+def test_report_a_very_long_series_without_findings_shows_its_most_suspicious_image() -> None:
+    """No outcome leaves without a picture of what was looked at."""
+    volume, headers = source(n=20)
+    result = no_findings(volume)
+    planes = tuple(replace(one, score=0.4 if n == 7 else 0.1) for n, one in enumerate(result.planes))
+    built = _built(volume, headers, replace(result, planes=planes), replace(context(), picture_all_up_to=12))
+    assert [one.InstanceNumber for one in built[1:]] == [instance_numbers(volume, headers)[7]]
+    assert len(_built(volume, headers, result, replace(context(), picture_all_up_to=20))) == 21
+
+
+def _built(volume: Volume, headers: list[Dataset], result: DetectionResult, about: ReportContext) -> list[Dataset]:
+    return [one.dataset for one in build_results(volume, headers, result, about, frozenset({"sc"}))]

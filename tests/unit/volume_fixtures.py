@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dicomnode.detect.volume import Limits, LoadedVolume, NotAnalysable, SourceFile, load_volume
+from dicomnode.detect.reader import Reader
+from dicomnode.detect.volume import Limits, LoadedVolume, NotAnalysable, SourceFile
 from dicomnode.dicom.references import InstanceReference, SeriesReference
 from dicomnode.dicom.summary import SeriesSummary
 
@@ -127,8 +129,14 @@ def source(ds: Dataset, path: Path) -> SourceFile:
     return SourceFile(InstanceReference(STUDY, SERIES, ds.SOPClassUID, ds.SOPInstanceUID), path)
 
 
+@cache
+def reader() -> Reader:
+    """One warm child for all tests of a process."""
+    return Reader()
+
+
 def load_files(sources: Sequence[SourceFile], limits: Limits | None = None) -> LoadedVolume:
-    return load_volume(SeriesSummary(SeriesReference(STUDY, SERIES), len(sources)), sources, limits)
+    return reader().load(SeriesSummary(SeriesReference(STUDY, SERIES), len(sources)), sources, limits)
 
 
 def load(folder: Path, datasets: Sequence[Dataset], limits: Limits | None = None) -> LoadedVolume:

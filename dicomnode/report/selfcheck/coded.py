@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.level import Level
@@ -16,14 +20,28 @@ _NO_UNITS = ("1", "UCUM")
 Key = tuple[str, str]
 
 
+def stated(dataset: Dataset, keyword: str) -> Any:
+    """The value of ``keyword``, None where there is none; ``Dataset.get`` in a fraction of its time."""
+    try:
+        element = dataset.get_item(_tag(keyword))
+    except KeyError:
+        return None
+    return element.value if isinstance(element, DataElement) else dataset.get(keyword)
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def key(item: Dataset) -> Key:
     """(value, scheme) of a Code Sequence item; ("", "") where it has none."""
-    return str(item.get("CodeValue") or ""), str(item.get("CodingSchemeDesignator") or "")
+    return str(stated(item, "CodeValue") or ""), str(stated(item, "CodingSchemeDesignator") or "")
 
 
 def first(dataset: Dataset, keyword: str) -> Key:
     """(value, scheme) of the first item of the Code Sequence ``keyword``; ("", "") where there is none."""
-    items = dataset.get(keyword) or ()
+    items = stated(dataset, keyword) or ()
     return key(items[0]) if items else ("", "")
 
 

@@ -59,9 +59,10 @@ def _elements(dataset: Dataset) -> Iterator[DataElement]:
 
 
 @cache
-def _known(tag: BaseTag) -> str:
+def named(tag: BaseTag) -> str:
+    """The keyword of ``tag``, "" where it has none; looked up once."""
     return keyword_for_tag(tag)
 
 
 def _name(tag: Any) -> str:
-    return (not tag.is_private and _known(tag)) or str(tag)
+    return (not tag.is_private and named(tag)) or str(tag)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from dicomnode.report.codes import SCHEME
-from dicomnode.report.selfcheck.coded import Key, first, key
+from dicomnode.report.selfcheck.case import Case
+from dicomnode.report.selfcheck.coded import Key, first, key, stated
+from dicomnode.report.selfcheck.level import named
 from dicomnode.report.selfcheck.modules import is_empty
 from dicomnode.report.selfcheck.sr_rows import ANY, COMMENT, Row
+from dicomnode.report.transcribe import once
 
 _COMMON = frozenset(
     {
@@ -54,58 +58,67 @@ _MEASURED = ("NumericValue", "MeasurementUnitsCodeSequence")
 _REFERENCE = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item:
-    """A content item and where it is: ``path`` as attribute path with the code of its concept name."""
+    """A content item and where it is: ``path`` as attribute path with the code of its concept name; "" for the root.
+
+    What it says is read once: every rule walks the same tree, and a report has an item for each of its images.
+    """
 
     path: str
     dataset: Dataset
 
-    @property
+    @cached_property
     def value_type(self) -> str:
-        return str(self.dataset.get("ValueType") or "")
+        return str(stated(self.dataset, "ValueType") or "")
 
-    @property
+    @cached_property
     def relationship(self) -> str:
-        return str(self.dataset.get("RelationshipType") or "")
+        return str(stated(self.dataset, "RelationshipType") or "")
 
-    @property
+    @cached_property
     def concept(self) -> Key:
         return first(self.dataset, "ConceptNameCodeSequence")
 
-    @property
+    @cached_property
     def value(self) -> Key:
         """The code of a CODE item."""
         return first(self.dataset, "ConceptCodeSequence")
 
-    @property
+    @cached_property
     def children(self) -> list[Item]:
-        return children(self.dataset, self.path)
+        """The content items one level below."""
+        found = []
+        for n, item in enumerate(stated(self.dataset, "ContentSequence") or (), 1):
+            code = first(item, "ConceptNameCodeSequence")[0]
+            at = f"{self.path}{'.' if self.path else ''}ContentSequence[{n}]{f'({code})' if code else ''}"
+            found.append(Item(at, item))
+        return found
 
     def named(self, *concepts: Key) -> list[Item]:
         """The children with one of ``concepts`` as their name."""
         return [child for child in self.children if child.concept in concepts]
 
 
-def children(dataset: Dataset, path: str = "") -> list[Item]:
-    """The content items one level below ``dataset``."""
-    found = []
-    for n, item in enumerate(dataset.get("ContentSequence") or (), 1):
-        code = first(item, "ConceptNameCodeSequence")[0]
-        found.append(Item(f"{path}{'.' if path else ''}ContentSequence[{n}]{f'({code})' if code else ''}", item))
-    return found
+def content(dataset: Dataset, case: Case) -> Item:
+    """The root of the content tree of ``dataset``, the same one for whoever asks. Pictures, which have none, are not
+    remembered."""
+    if "ContentSequence" not in dataset:
+        return Item("", dataset)
+    _, root = once(case.headers, ("content", id(dataset)), lambda: (dataset, Item("", dataset)))
+    return root
 
 
-def descendants(dataset: Dataset, path: str = "") -> Iterator[Item]:
-    """All content items below ``dataset``, depth first."""
-    for child in children(dataset, path):
+def descendants(root: Item) -> Iterator[Item]:
+    """All content items below ``root``, depth first."""
+    for child in root.children:
         yield child
-        yield from descendants(child.dataset, child.path)
+        yield from descendants(child)
 
 
-def item_faults(dataset: Dataset) -> Iterator[str]:
+def item_faults(root: Item) -> Iterator[str]:
     """Content items that break their value type."""
-    for item in descendants(dataset):
+    for item in descendants(root):
         if item.value_type not in _NEEDS:
             yield f"{item.path}.ValueType: missing or not one of an SR of ours, Type 1 (PS3.3 C.17.3)"
             continue
@@ -120,11 +133,12 @@ def _attributes(item: Item) -> Iterator[str]:
     needed = _NEEDS[item.value_type]
     allowed = _COMMON | set(needed) | set(_MAY.get(item.value_type, ()))
     for keyword in needed:
-        if is_empty(item.dataset.get(keyword)):
+        if is_empty(stated(item.dataset, keyword)):
             yield f"{item.path}.{keyword}: missing or empty, Type 1 of {item.value_type} (PS3.3 C.17.3, C.18)"
-    for element in item.dataset:
-        if element.keyword not in allowed:
-            yield f"{item.path}.{element.keyword or element.tag}: does not belong in {item.value_type} (PS3.3 C.17.3)"
+    for tag in item.dataset.keys():  # noqa: SIM118 (iterating a Dataset sorts and decodes its elements)
+        keyword = named(tag)
+        if keyword not in allowed:
+            yield f"{item.path}.{keyword or tag}: does not belong in {item.value_type} (PS3.3 C.17.3)"
     if item.value_type == "NUM":
         yield from _inside(item, "MeasuredValueSequence", _MEASURED)
         yield from _same_number(item)
@@ -135,16 +149,16 @@ def _attributes(item: Item) -> Iterator[str]:
 
 
 def _inside(item: Item, keyword: str, needed: tuple[str, ...]) -> Iterator[str]:
-    for n, one in enumerate(item.dataset.get(keyword) or (), 1):
+    for n, one in enumerate(stated(item.dataset, keyword) or (), 1):
         for name in needed:
-            if is_empty(one.get(name)):
+            if is_empty(stated(one, name)):
                 yield f"{item.path}.{keyword}[{n}].{name}: missing or empty, Type 1 (PS3.3 C.18)"
 
 
 def _same_number(item: Item) -> Iterator[str]:
     """PS3.3 C.18.1: Floating Point Value is the same number, more exact: Numeric Value rounds it to its own digits."""
-    for n, one in enumerate(item.dataset.get("MeasuredValueSequence") or (), 1):
-        exact, text = one.get("FloatingPointValue"), str(one.get("NumericValue") or "")
+    for n, one in enumerate(stated(item.dataset, "MeasuredValueSequence") or (), 1):
+        exact, text = stated(one, "FloatingPointValue"), str(stated(one, "NumericValue") or "")
         if exact is None or not _is_number(text):
             continue
         digits = len(text.partition(".")[2]) if "e" not in text.lower() else 0
@@ -170,21 +184,21 @@ def _graphic(item: Item) -> Iterator[str]:
         yield f"{item.path}.GraphicData: lies outside of the image (PS3.3 C.18.6.1.2)"
 
 
-def row_faults(dataset: Dataset, rows: tuple[Row, ...], path: str = "", *, extensible: bool = True) -> Iterator[str]:
+def row_faults(parent: Item, rows: tuple[Row, ...], *, extensible: bool = True) -> Iterator[str]:
     """What does not fit ``rows``: unknown items, missing ones, too many of them, other values than allowed.
 
     In an extensible template a comment or a text or code of our own scheme may be added (PS3.16 6.2.4).
     """
     counts: Counter[str] = Counter()
-    for item in children(dataset, path):
+    for item in parent.children:
         row = _row(item, rows)
         if row is not None:
             counts[row.place] += 1
             yield from _value_faults(item, row)
-            yield from row_faults(item.dataset, row.children, item.path, extensible=extensible)
+            yield from row_faults(item, row.children, extensible=extensible)
         elif not (extensible and _is_extension(item)):
             yield f"{item.path}: no row of the template has this relationship, value type and concept (PS3.16)"
-    where = path or "ContentSequence"
+    where = parent.path or "ContentSequence"
     for row in rows:
         if counts[row.place] < row.least:
             yield f"{where}: lacks {row.value_type} {_said(row.concept)} ({row.place})"
@@ -193,7 +207,8 @@ def row_faults(dataset: Dataset, rows: tuple[Row, ...], path: str = "", *, exten
 
 
 def _row(item: Item, rows: tuple[Row, ...]) -> Row | None:
-    fitting = [row for row in rows if (row.relationship, row.value_type) == (item.relationship, item.value_type)]
+    kind = item.relationship, item.value_type
+    fitting = [row for row in rows if (row.relationship, row.value_type) == kind]
     exact = next((row for row in fitting if row.concept == item.concept), None)
     return exact or next((row for row in fitting if row.concept == ANY), None)
 
@@ -207,8 +222,8 @@ def _value_faults(item: Item, row: Row) -> Iterator[str]:
 
 def units(dataset: Dataset) -> Key | None:
     """The units of a NUM item, None where it has none."""
-    measured: Any = dataset.get("MeasuredValueSequence") or ()
-    units = measured[0].get("MeasurementUnitsCodeSequence") if measured else None
+    measured: Any = stated(dataset, "MeasuredValueSequence") or ()
+    units = stated(measured[0], "MeasurementUnitsCodeSequence") if measured else None
     return key(units[0]) if units else None
 
 

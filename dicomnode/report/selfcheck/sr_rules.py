@@ -9,8 +9,8 @@ from pydicom.sr.codedict import codes as standard
 
 from dicomnode.report import codes
 from dicomnode.report.selfcheck.case import Case, as_text
-from dicomnode.report.selfcheck.coded import Key, first
-from dicomnode.report.selfcheck.sr_items import Item, children, descendants, item_faults, row_faults, units
+from dicomnode.report.selfcheck.coded import Key, first, stated
+from dicomnode.report.selfcheck.sr_items import Item, content, descendants, item_faults, row_faults, units
 from dicomnode.report.selfcheck.sr_rows import (
     COMMENT,
     DEVICE_UID,
@@ -47,39 +47,40 @@ def report_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     document = case.documents.get(str(dataset.get("SeriesInstanceUID")), "sr")
     template = TEMPLATES.get(document, "1501")
     yield from _root(dataset, "1500", _REPORT)
-    yield from item_faults(dataset)
-    yield from row_faults(dataset, tid_1500(template))
+    root = content(dataset, case)
+    yield from item_faults(root)
+    yield from row_faults(root, tid_1500(template))
     yield from _state(dataset, case)
-    yield from _observer(dataset, case)
-    yield from _procedure(dataset, case)
-    yield from _images(dataset, case)
+    yield from _observer(root, case)
+    yield from _procedure(root, case)
+    yield from _images(root, case)
     if not any(
-        item.concept == COMMENT and case.context.banner in str(item.dataset.get("TextValue"))
-        for item in children(dataset)
+        item.concept == COMMENT and case.context.banner in str(item.dataset.get("TextValue")) for item in root.children
     ):
         yield "ContentSequence: no comment (121106, DCM) with the research banner"
-    for group in groups(dataset):
+    for group in groups(root):
         yield from _group(group, template, case)
 
 
-def groups(dataset: Dataset) -> list[Item]:
+def groups(root: Item) -> list[Item]:
     """The measurement groups of a document."""
-    return [group for top in children(dataset) if top.concept == MEASUREMENTS for group in top.named(GROUP)]
+    return [group for top in root.children if top.concept == MEASUREMENTS for group in top.named(GROUP)]
 
 
 def key_object_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     """What is wrong with a Key Object Selection."""
     yield from _root(dataset, "2010", _OF_INTEREST)
-    yield from item_faults(dataset)
-    yield from row_faults(dataset, TID_2010, extensible=False)
-    yield from _observer(dataset, case)
-    flagged = [one for item in descendants(dataset) for one in item.dataset.get("ReferencedSOPSequence") or ()]
+    root = content(dataset, case)
+    yield from item_faults(root)
+    yield from row_faults(root, TID_2010, extensible=False)
+    yield from _observer(root, case)
+    flagged = [one for item in descendants(root) for one in item.dataset.get("ReferencedSOPSequence") or ()]
     if not flagged:
         yield "ContentSequence: no object is flagged (TID 2010 row 8)"
     listed = evidence(dataset)
     if any(str(one.get("ReferencedSOPInstanceUID")) not in listed for one in flagged):
         yield f"{_EVIDENCE}: a flagged object is missing (PS3.3 C.17.6.2)"
-    if not any("RESEARCH" in str(item.dataset.get("TextValue") or "").upper() for item in children(dataset)):
+    if not any("RESEARCH" in str(item.dataset.get("TextValue") or "").upper() for item in root.children):
         yield "ContentSequence: the Key Object Description (113012, DCM) does not say RESEARCH"
 
 
@@ -107,17 +108,17 @@ def _state(dataset: Dataset, case: Case) -> Iterator[str]:
         yield "PredecessorDocumentsSequence: not the documents that this one supersedes (PS3.3 C.17.2, Type 1C)"
 
 
-def _observer(dataset: Dataset, case: Case) -> Iterator[str]:
-    for item in children(dataset):
+def _observer(root: Item, case: Case) -> Iterator[str]:
+    for item in root.children:
         if item.concept == DEVICE_UID and str(item.dataset.get("UID")) != case.device:
             yield f"{item.path}.UID: not the Device UID of the detector and its weights (TID 1004 row 1)"
 
 
-def _procedure(dataset: Dataset, case: Case) -> Iterator[str]:
+def _procedure(root: Item, case: Case) -> Iterator[str]:
     """IHE AIR: the imaging procedure, not the algorithm; validators want it from CID 100."""
     allowed = {(code.value, code.scheme_designator) for code in standard.CID100.concepts.values()}
     own = codes.procedure_reported(str(case.header.get("Modality") or ""))
-    for item in children(dataset):
+    for item in root.children:
         if item.concept == PROCEDURE and (
             item.value not in allowed or item.value != (own.value, own.scheme_designator)
         ):
@@ -127,26 +128,26 @@ def _procedure(dataset: Dataset, case: Case) -> Iterator[str]:
 def evidence(dataset: Dataset, keyword: str = _EVIDENCE) -> set[str]:
     """SOP Instance UIDs in a Hierarchical SOP Instance Reference sequence."""
     return {
-        str(one.get("ReferencedSOPInstanceUID"))
+        str(stated(one, "ReferencedSOPInstanceUID"))
         for study in dataset.get(keyword) or ()
         for series in study.get("ReferencedSeriesSequence") or ()
         for one in series.get("ReferencedSOPSequence") or ()
     }
 
 
-def _images(dataset: Dataset, case: Case) -> Iterator[str]:
+def _images(root: Item, case: Case) -> Iterator[str]:
     """IHE AIR: all analysed images are in the Image Library and the evidence; all that is referred to is evidence."""
     sources = set(case.classes)
-    listed = evidence(dataset)
+    listed = evidence(root.dataset)
     if not sources <= listed:
         yield f"{_EVIDENCE}: a source image is missing (PS3.3 C.17.2.3, Type 1C)"
     in_library, referred = set(), set()
-    for top in children(dataset):
-        for item in descendants(top.dataset, top.path):
-            for one in item.dataset.get("ReferencedSOPSequence") or ():
-                referred.add(str(one.get("ReferencedSOPInstanceUID")))
+    for top in root.children:
+        for item in descendants(top):
+            for one in stated(item.dataset, "ReferencedSOPSequence") or ():
+                referred.add(str(stated(one, "ReferencedSOPInstanceUID")))
                 if top.concept == LIBRARY:
-                    in_library.add(str(one.get("ReferencedSOPInstanceUID")))
+                    in_library.add(str(stated(one, "ReferencedSOPInstanceUID")))
     if in_library != sources:
         yield "ContentSequence(111028): the Image Library is not exactly the source images (TID 1600)"
     if not referred <= listed:
@@ -156,8 +157,8 @@ def _images(dataset: Dataset, case: Case) -> Iterator[str]:
 
 
 def _group(group: Item, template: str, case: Case) -> Iterator[str]:
-    stated = group.dataset.get("ContentTemplateSequence") or ()
-    if [one.get("TemplateIdentifier") for one in stated] not in ([], [template]):
+    templates = group.dataset.get("ContentTemplateSequence") or ()
+    if [one.get("TemplateIdentifier") for one in templates] not in ([], [template]):
         yield f"{group.path}.ContentTemplateSequence: groups of this document are of TID {template}, never mixed"
     yield from _tracking(group, template, case)
     yield from _algorithms(group, case)

@@ -11,7 +11,9 @@ from pydicom.valuerep import VR
 from dicomnode.report import codes
 from dicomnode.report.context import DerivedObject
 from dicomnode.report.selfcheck.case import Case
-from dicomnode.report.selfcheck.sr_items import Item, descendants
+from dicomnode.report.selfcheck.coded import stated
+from dicomnode.report.selfcheck.level import named
+from dicomnode.report.selfcheck.sr_items import Item, content, descendants
 from dicomnode.report.selfcheck.sr_rows import FINDING, TRACKING_UID
 from dicomnode.report.selfcheck.sr_rules import groups
 
@@ -60,9 +62,9 @@ class ResultSet:
         document = self.case.documents.get(str(dataset.SeriesInstanceUID), kind)
         self.documents.add(document)
         if document in _OF_FINDINGS:
-            self.tracked.setdefault(document, set()).update(_tracked(dataset))
+            self.tracked.setdefault(document, set()).update(_tracked(dataset, self.case))
         if document == "sr":
-            self.absent = any(_is_absent(group) for group in groups(dataset))
+            self.absent = any(_is_absent(group) for group in groups(content(dataset, self.case)))
 
     def faults(self) -> Iterator[str]:
         """What is wrong with the set now that all of its objects have gone by."""
@@ -84,8 +86,8 @@ def _is_absent(group: Item) -> bool:
     return any(item.value == (codes.ABSENT.value, "SCT") for item in group.named(FINDING))
 
 
-def _tracked(dataset: Dataset) -> Iterator[str]:
-    for item in descendants(dataset):
+def _tracked(dataset: Dataset, case: Case) -> Iterator[str]:
+    for item in descendants(content(dataset, case)):
         if item.concept == TRACKING_UID:
             yield str(item.dataset.get("UID"))
     for segment in dataset.get("SegmentSequence") or ():
@@ -96,12 +98,12 @@ def _tracked(dataset: Dataset) -> Iterator[str]:
 
 
 def _references(dataset: Dataset) -> Iterator[Reference]:
-    for element in dataset:
-        if element.VR != VR.SQ or element.keyword in _OUTSIDE:
+    for tag, element in dataset.items():
+        if element.VR != VR.SQ or named(tag) in _OUTSIDE:
             continue
-        for item in element.value or ():
-            if "ReferencedSOPInstanceUID" in item:
-                uids = str(item.get("ReferencedSOPClassUID")), str(item.ReferencedSOPInstanceUID)
-                number = item.get("ReferencedSegmentNumber")
-                yield (*uids, number if isinstance(number, int) else 0)
+        for item in dataset[tag].value or ():
+            uid = stated(item, "ReferencedSOPInstanceUID")
+            if uid is not None:
+                number = stated(item, "ReferencedSegmentNumber")
+                yield str(stated(item, "ReferencedSOPClassUID")), str(uid), number if isinstance(number, int) else 0
             yield from _references(item)

@@ -1,0 +1,69 @@
+"""R20: many instances over five associations leave memory, handles and threads as they were."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from tests.faults.load import Account, start_scanners
+from tests.faults.receiver import Receiver, wait_until
+from tests.faults.samples import Sample, Sampler, Trend, look, trends
+
+ASSOCIATIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """``before`` and ``after``: (resident bytes, handles, threads) of all processes together, with nobody connected."""
+
+    instances: int
+    seconds: float
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+    trends: tuple[Trend, ...]
+
+    @property
+    def slope(self) -> float:
+        """Bytes of resident memory per instance over the second half, of the process that grows most."""
+        return max(trend.slope for trend in self.trends)
+
+    @property
+    def most_handles(self) -> int:
+        """The most handles over the second half, all processes together."""
+        return sum(trend.handles[1] for trend in self.trends)
+
+
+def many_instances(receiver: Receiver, instances: int, *, side: int = 96, limit_s: float = 3600.0) -> Steadiness:
+    """Send ``instances`` over five associations, all open at once, to a running ``receiver`` and watch it."""
+    warm = Account()
+    for scanner in start_scanners(receiver.port, ASSOCIATIONS, warm, "2.25.200", images=30, studies=1, side=side):
+        scanner.join(limit_s)
+    time.sleep(1.0)
+    before = _together(look(receiver.members, 0))
+    account, began = Account(), time.monotonic()
+    with Sampler(receiver.members, lambda: float(len(account.acknowledged))) as sampler:
+        images = instances // ASSOCIATIONS
+        senders = start_scanners(receiver.port, ASSOCIATIONS, account, "2.25.201", images=images, studies=1, side=side)
+        for scanner in senders:
+            scanner.join(limit_s)
+            assert not scanner.is_alive(), "a scanner hangs"
+    seconds = time.monotonic() - began
+    assert len(account.acknowledged) == images * ASSOCIATIONS
+    assert (account.refused, account.lost) == ({}, 0)
+    wait_until(lambda: _together(look(receiver.members, 0))[1:] <= before[1:], 30, f"handles and threads as {before}")
+    found = trends(sampler.samples)
+    return Steadiness(
+        len(account.acknowledged),
+        seconds,
+        before,
+        _together(look(receiver.members, 0)),
+        tuple(found),
+    )
+
+
+def _together(samples: list[Sample]) -> tuple[int, int, int]:
+    return (
+        sum(sample.rss for sample in samples),
+        sum(sample.handles for sample in samples),
+        sum(sample.threads for sample in samples),
+    )
