@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-detect acceptance viewer-check clean
+.PHONY: help demo test check format bench bench-detect acceptance viewer-check fuzz lock audit-dependencies clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,viewer]'
+	$(PIP) install --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check > /dev/null || $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## scanner, node and PACS on this machine; results in demo-out/
@@ -43,5 +47,20 @@ bench: $(READY) ## benchmarks; writes docs/benchmarks.md
 bench-detect: $(READY) ## speed of the detectors, on the GPU where there is one; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench.detect
 
+fuzz: $(READY) ## ten minutes of hostile input for everything that reads what others wrote (docs/security.md, S20)
+	$(BIN)/python -m tests.fuzz --minutes 10
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet uv==0.13.9 pip-audit==2.10.1
+	@touch $@
+
+lock: $(READY) $(TOOLS)/.ready ## requirements.lock from constraints.txt
+	$(BIN)/python -m tests.supply lock --uv $(TOOLS)/bin/uv
+
+audit-dependencies: $(READY) ## known vulnerabilities of what is pinned; says so where no service answers
+	$(MAKE) $(TOOLS)/.ready || echo "COULD NOT BE ASKED: pip-audit cannot be installed here"
+	test ! -e $(TOOLS)/.ready || $(BIN)/python -m tests.supply audit --pip-audit $(TOOLS)/bin/pip-audit
+
 clean: ## remove what make made
-	rm -rf $(VENV) demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) fuzz-failures demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

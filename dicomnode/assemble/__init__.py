@@ -2,6 +2,6 @@
 
 from dicomnode.assemble.count import count_at_sender
 from dicomnode.assemble.judge import SeriesFacts, Verdict, judge
-from dicomnode.assemble.sweep import EvidenceMemory, sweep
+from dicomnode.assemble.sweep import EvidenceMemory, Sweeper, sweep
 
-__all__ = ["EvidenceMemory", "SeriesFacts", "Verdict", "count_at_sender", "judge", "sweep"]
+__all__ = ["EvidenceMemory", "SeriesFacts", "Sweeper", "Verdict", "count_at_sender", "judge", "sweep"]

@@ -22,6 +22,7 @@ class Event(StrEnum):
     ROUTED = "routed"
     NOT_ANALYSED = "not analysed"
     INFERENCE = "inference"
+    STAND_INS = "stand-ins made"
     STATUS_PAGE = "status page"
     DELIVERED = "delivered"
     DELIVERY_FAILED = "delivery failed"

@@ -29,6 +29,8 @@ def serve(config_path: Path | None, role: str) -> None:
         words = ["ready", f"ae_title={plan.config.node.ae_title}"]
         if "receive_port" in said:
             words.append(f"dicom={plan.config.node.host}:{said['receive_port']}")
+        if "receive_tls_port" in said:
+            words.append(f"dicom_tls={plan.config.node.host}:{said['receive_tls_port']}")
         if "console_port" in said:
             words.append(f"console=http://{plan.config.node.console_host}:{said['console_port']}/")
         if "detect_accelerator" in said:

@@ -114,8 +114,10 @@ def _check_names(config: Config, source: ConfigSource) -> None:
 
 
 def _check_certificates(config: Config, source: ConfigSource) -> None:
-    """A peer can only be known by its certificate where certificates are asked for."""
+    """TLS has a port of its own, and a peer can only be known by its certificate where certificates are asked for."""
     tls = config.receive.tls
+    if tls is not None and tls.plain and tls.port == config.node.port != 0:
+        raise source.fault(("receive", "tls", "port"), "this is [node] port, which plain = true keeps open without TLS")
     for index, peer in enumerate(config.peer):
         if isinstance(peer, Peer) and peer.certificate and (tls is None or tls.client_certificate != "required"):
             message = 'nobody asks for it: [receive.tls] with client_certificate = "required" is missing'

@@ -127,6 +127,10 @@ class ResultSettings(_Selection):
             chosen.add(VOLUME_DOCUMENT)
         return tuple(kind for kind in SEND_ORDER if kind in chosen)
 
+    def sent_to(self, peers: Iterable[str]) -> frozenset[str]:
+        """The kinds that ``peers`` get."""
+        return frozenset(kind for peer in peers for kind in self.objects_for(peer))
+
     def built_for(self, peers: Iterable[str]) -> frozenset[str]:
         """The kinds to make for ``peers``: what they get, and what may have to stand in for it."""
         return frozenset(kind for peer in peers for kind in with_stand_ins(self.objects_for(peer)))

@@ -60,7 +60,7 @@ class CommitWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
-        run_until(stop, self.step)
+        run_until(stop, self.step, self._store)
 
     def step(self) -> bool:
         """Do one job if there is one to do now; returns whether there was. Raises Transient."""

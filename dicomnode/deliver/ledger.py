@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -24,6 +24,8 @@ from dicomnode.store.stages import record_delivery
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, JobRow, SeriesRow, StudyRow
 
 WHOLE_AGAIN = 3
+STAND_INS_S = 1.0
+"""Seconds until a refused delivery is looked at again while its stand-ins are still being made."""
 
 Ending = Literal["done", "retry", "dead"]
 _STATES = {Disposition.STORED: "delivered", Disposition.STORED_WITH_WARNING: "warning", Disposition.PERMANENT: "failed"}
@@ -102,6 +104,8 @@ def settle(store: Store, attempt: Attempt, back_off: BackOff, now: float) -> End
     whole_again = attempt.lost and job.attempt <= WHOLE_AGAIN and not expired
     with store.write() as session:
         rows = _rows(session, consignment)
+        if not expired and any(result.refused for result in attempt.results) and _more_to_come(session, attempt):
+            attempt = _postponed(attempt)
         for result in attempt.results:
             _apply(rows[result.parcel.id], result, whole_again=whole_again, now=now)
         reason = _step_down(session, attempt) or session.get_one(JobRow, job.id).error
@@ -119,6 +123,25 @@ def settle(store: Store, attempt: Attempt, back_off: BackOff, now: float) -> End
         else:
             _bury(session, attempt, list(rows.values()), reason, back_off if expired else None, now)
     return ending
+
+
+def _more_to_come(session: Session, attempt: Attempt) -> bool:
+    """Whether the worker that made the result is still making what may stand in for it."""
+    key, alive = str(attempt.consignment.assignment_id), JobRow.state.in_(("ready", "leased"))
+    made = select(JobRow.id).where(JobRow.kind == "detect", JobRow.dedup_key == key, alive)
+    return session.scalar(made) is not None
+
+
+def _postponed(attempt: Attempt) -> Attempt:
+    """The attempt with every refusal as a passing one: whether anything can stand in will be known in a moment."""
+
+    def later(result: Result) -> Result:
+        if not result.refused:
+            return result
+        later_s = max(result.retry_after_s, STAND_INS_S)
+        return replace(result, disposition=Disposition.TRANSIENT, refused=False, retry_after_s=later_s)
+
+    return replace(attempt, results=tuple(later(result) for result in attempt.results))
 
 
 def _rows(session: Session, consignment: Consignment) -> dict[int, DeliveryRow]:

@@ -19,6 +19,7 @@ from dicomnode.deliver.sending import OutboundFile, SentStatus
 from dicomnode.dicom.status import Disposition
 from dicomnode.errors import LeaseLost, Permanent, Transient, place
 from dicomnode.jobs import Heartbeat, Job, claim, waiting
+from dicomnode.store.changes import Changes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import JobRow
@@ -53,17 +54,23 @@ class Deliverer:
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, on up to ``parallel`` Destinations at once; the running C-STOREs end first."""
-        free = threading.Semaphore(self._parallel)
-        with ThreadPoolExecutor(self._parallel, thread_name_prefix="deliver") as pool:
+        free, changes = threading.Semaphore(self._parallel), Changes(self._store)
+
+        def done(_: object) -> None:
+            free.release()
+            changes.poke()
+
+        with closing(changes), ThreadPoolExecutor(self._parallel, thread_name_prefix="deliver") as pool:
             while not stop.is_set():
                 if not free.acquire(timeout=IDLE_S):
                     continue
+                changes.look()
                 claimed = self._claim_or_none()
                 if claimed is None:
                     free.release()
-                    stop.wait(IDLE_S)
+                    changes.wait(stop, IDLE_S)
                 else:
-                    pool.submit(self._work, *claimed, stop).add_done_callback(lambda _: free.release())
+                    pool.submit(self._work, *claimed, stop).add_done_callback(done)
 
     def step(self) -> bool:
         """Do one job if there is one to do now; returns whether there was."""

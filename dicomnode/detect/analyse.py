@@ -37,14 +37,16 @@ class Analysis:
     """A detector's answer and the objects that say it, made one by one as they are asked for.
 
     ``detector_version``: of the plugin, not of its model. ``objects`` is empty unless the Series was analysed; each
-    has passed the self-check when it comes. ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was
-    left out or chosen on the way to the Volume. ``gate``: what refused the Series, None when it was analysed.
-    ``observed``: what drift is told from, None when there is no score. ``took``: how long it took to get here.
+    has passed the self-check when it comes. ``stand_ins``: likewise, what may have to replace some of them at a peer.
+    ``sources``: SOP Instance UIDs that the detector saw. ``notes``: what was left out or chosen on the way to the
+    Volume. ``gate``: what refused the Series, None when it was analysed. ``observed``: what drift is told from, None
+    when there is no score. ``took``: how long it took to get here.
     """
 
     result: DetectionResult
     detector_version: str
     objects: Iterable[DerivedObject] = ()
+    stand_ins: Iterable[DerivedObject] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gate: str | None = None
@@ -110,16 +112,22 @@ def told(
     result, withheld = gated(result, config.gates.acquisition)
     if result.outcome not in ANALYSED:
         gate = ACQUISITION_GATE if withheld else DETECTOR_GATE
-        return Analysis(result, detector_version, (), sources, loaded.volume.notes, gate, observed)
+        notes = loaded.volume.notes
+        return Analysis(result, detector_version, sources=sources, notes=notes, gate=gate, observed=observed)
     when = datetime.fromtimestamp(started_at, UTC)
     origin = Origin(detector.model, detector_version, detector.accelerator, dict(result.parameters))
     context = report_context(config, case, origin, when)
-    kinds = config.results.built_for(case.assignment.send_to)
+    peers = case.assignment.send_to
+    sent = config.results.sent_to(peers)
     headers = legible(loaded.headers)
-    objects = iter_results(loaded.volume, headers, result, context, kinds)
     evidence = Evidence(references, headers, context)
-    made = checked(objects, evidence)
-    return Analysis(result, detector_version, made, sources, loaded.volume.notes, observed=observed)
+    objects, stand_ins = (
+        checked(iter_results(loaded.volume, headers, result, context, kinds), evidence)
+        for kinds in (sent, config.results.built_for(peers) - sent)
+    )
+    return Analysis(
+        result, detector_version, objects, stand_ins, sources=sources, notes=loaded.volume.notes, observed=observed
+    )
 
 
 @dataclass(frozen=True, slots=True)

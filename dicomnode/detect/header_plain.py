@@ -11,6 +11,7 @@ import functools
 import struct
 from collections.abc import MutableSequence
 from dataclasses import dataclass
+from typing import cast
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
@@ -114,11 +115,11 @@ def _items(data: memoryview, at: int, end: int, limits: PlainLimits, encoding: _
 
 def _raw(tag: BaseTag, vr: bytes, value: bytes) -> RawDataElement:
     """Refuses what pydicom would take for an encoded sequence and parse by itself."""
-    if vr == NO_VR or vr == UNKNOWN_VR:
+    if vr in (NO_VR, UNKNOWN_VR):
         if value and vr_by_dictionary(tag) == "SQ":
             raise NotPlain
     elif vr not in _VALUE_REPRESENTATIONS:
         raise NotPlain
     known = None if vr == NO_VR else vr.decode()
-    content = value if value else empty_value_for_VR(known, raw=True)
-    return RawDataElement(tag, known, len(value), content, 0, known is None, True)  # type: ignore[arg-type]
+    content = value or cast(bytes | None, empty_value_for_VR(known, raw=True))
+    return RawDataElement(tag, known, len(value), content, 0, is_implicit_VR=known is None, is_little_endian=True)

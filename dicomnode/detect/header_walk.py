@@ -89,7 +89,7 @@ class HeaderWalk:
         self._long = struct.Struct(order + "I").unpack_from
         self._at = 0
         self._result = Walked()
-        self._open = [_Open(False, None, self._is_implicit(implicit, top=True))]
+        self._open = [_Open(sequence=False, end=None, implicit=self._is_implicit(implicit, top=True))]
 
     def run(self) -> Walked:
         """The header. Raises NotAnalysable for nonsense and broken limits, MoreNeeded."""
@@ -174,7 +174,7 @@ class HeaderWalk:
         if len(self._open) > 2 * self._limits.depth:
             raise NotAnalysable(TOO_DEEP)
         end = None if length == _UNDEFINED else self._at + length
-        self._open.append(_Open(True, end, top.implicit, tag, kept))
+        self._open.append(_Open(sequence=True, end=end, implicit=top.implicit, tag=tag, kept=kept))
 
     def _item(self) -> None:
         """Begin the next item of the innermost sequence, or end it."""
@@ -198,7 +198,8 @@ class HeaderWalk:
             if length != _UNDEFINED:
                 self._require(length)
             end = None if length == _UNDEFINED else self._at + length
-            self._open.append(_Open(False, end, self._is_implicit(top.implicit, top=False), 0, top.kept))
+            implicit = self._is_implicit(top.implicit, top=False)
+            self._open.append(_Open(sequence=False, end=end, implicit=implicit, kept=top.kept))
 
     def _close(self) -> None:
         """End the innermost sequence or item: it becomes part of what it lies in."""
@@ -262,7 +263,7 @@ class HeaderWalk:
             return True
         return False
 
-    def _is_implicit(self, declared: bool, *, top: bool) -> bool:  # noqa: FBT001 - one private question
+    def _is_implicit(self, declared: bool, *, top: bool) -> bool:
         """Whether the elements from here on have no VR. Items of implicit data sets stay so."""
         vr = self._data[self._at + 4 : self._at + 6]
         if len(vr) < 2 or (declared and not top):

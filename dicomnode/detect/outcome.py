@@ -13,12 +13,12 @@ import dicomnode
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
-from dicomnode.detect.analyse import Analysis
+from dicomnode.detect.analyse import ANALYSED, Analysis
 from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.drift_record import record
 from dicomnode.detect.status_job import announce
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
-from dicomnode.jobs import Job, bury, enqueue, finish
+from dicomnode.jobs import Job, bury, enqueue, finish, hold
 from dicomnode.report import DerivedObject, to_bytes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
@@ -77,10 +77,16 @@ def write_outcome(
     stored: Sequence[StoredObject],
     now: float,
 ) -> None:
-    """Write everything that ``job`` led to. Raises LeaseLost when another worker holds it."""
+    """Write everything that ``job`` led to but the stand-ins, which ``write_stand_ins`` ends it with.
+
+    Raises LeaseLost when another worker holds it.
+    """
     result = analysis.result
     with store.write() as session:
-        finish(session, job, now)
+        if result.outcome in ANALYSED:
+            hold(session, job)
+        else:
+            finish(session, job, now)
         row = session.get_one(AssignmentRow, case.assignment.id)
         row.outcome, row.reason, row.finished_at = result.outcome.value, result.reason or row.reason, now
         row.model, row.model_version = detector.model.name, detector.model.version
@@ -95,6 +101,16 @@ def write_outcome(
         record(session, case, detector.model, analysis.observed, now)
         record_analysis(session, row, case.series, analysis.took)
         append(session, Event.INFERENCE, _provenance(config_sha256, case, detector, analysis, stored, now))
+
+
+def write_stand_ins(store: Store, job: Job, case: Case, stored: Sequence[StoredObject], now: float) -> None:
+    """End ``job`` with what may have to stand in for its result, which is on its way already. Raises LeaseLost."""
+    with store.write() as session:
+        finish(session, job, now)
+        row = session.get_one(AssignmentRow, case.assignment.id)
+        replace_derived(session, row, stored, now)
+        if stored:
+            append(session, Event.STAND_INS, {**case.subject, "outputs": outputs(stored)})
 
 
 def replace_derived(
@@ -169,21 +185,27 @@ def _acquisition(result: DetectionResult) -> dict[str, float | bool] | None:
 
 
 def write_outdated(store: Store, job: Job, case: Case, now: float) -> None:
-    """A newer generation of the Series is on its way: this Assignment ends without a result."""
+    """A newer generation of the Series is on its way: this Assignment ends without a result, unless it has one."""
     reason = f"generation {case.assignment.generation} was superseded by generation {case.series.generation}"
     with store.write() as session:
         finish(session, job, now)
         row = session.get_one(AssignmentRow, case.assignment.id)
+        if row.outcome is not None:
+            return
         row.outcome, row.reason, row.finished_at = Outcome.NOT_ANALYSED.value, reason, now
         append(session, Event.NOT_ANALYSED, {**case.subject, "reason": reason})
 
 
 def write_failure(session: Session, spool: Spool, config: Config, job: Job, reason: str, now: float) -> None:
-    """A dead ``detect`` job: the Assignment has failed, visibly; the PACS hears of it where the site asks for that."""
+    """A dead ``detect`` job: the Assignment has failed, visibly; the PACS hears of it where the site asks for that.
+
+    An Assignment with a result keeps it: only its stand-ins could not be made.
+    """
     case = read_case(session, spool, int(job.payload["assignment_id"]))
     row = case.assignment
-    row.outcome, row.gate, row.reason, row.finished_at = Outcome.FAILED.value, None, reason, now
-    announce(session, config, row, now)
+    if row.outcome not in ANALYSED:
+        row.outcome, row.gate, row.reason, row.finished_at = Outcome.FAILED.value, None, reason, now
+        announce(session, config, row, now)
     append(session, Event.DEAD_LETTER, {**case.subject, "job": job.id, "detector": row.detector, "reason": reason})
 
 

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.detect.source_bytes import SourceBytes, SourceHeader
-from dicomnode.detect.volume_header import integer, number, text
+from dicomnode.detect.volume_header import integer, number
 from dicomnode.detect.volume_terms import MALFORMED, Limits, NotAnalysable
 
 Stored = npt.NDArray[np.integer[Any]]

@@ -85,16 +85,14 @@ class Reader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def load(
-        self, summary: SeriesSummary, sources: Sequence[SourceFile], limits: Limits | None = None
-    ) -> LoadedVolume:
+    def load(self, summary: SeriesSummary, sources: Sequence[SourceFile], limits: Limits | None = None) -> LoadedVolume:
         """Build the Volume of one Series from its files, whatever their order; see ``volume.arrange``.
 
         Pixels as ``contract.Plane`` says, see ``pixels.to_grey``. What was left out or chosen is in ``Volume.notes``.
         Raises NotAnalysable with a reason free of patient data, Permanent when the files break a limit of the child,
         Transient when the file system fails.
         """
-        answer = self._sandbox.call(_SERIES, _request(summary, sources, limits or self._limits))
+        answer = self._sandbox.call(_SERIES, _request(sources, limits or self._limits))
         said = _checked(answer.content)
         try:
             return _loaded(summary, sources, said, answer)
@@ -103,8 +101,7 @@ class Reader:
 
     def first_header(self, sources: Sequence[SourceFile]) -> tuple[SourceFile, Dataset]:
         """The first source whose header can be read, and that without pixels. Raises as ``load`` does."""
-        request = {"series": ("", ""), "sources": _files(sources), "limits": asdict(self._limits)}
-        answer = self._sandbox.call(_HEADER, request)
+        answer = self._sandbox.call(_HEADER, _request(sources, self._limits))
         said = _checked(answer.content)
         try:
             return sources[said.source], _headers(said, answer.blocks[0])[0]
@@ -112,13 +109,17 @@ class Reader:
             raise Permanent("the reader gave an answer that makes no sense") from error
 
 
-def _files(sources: Sequence[SourceFile]) -> list[tuple[str, str, str]]:
-    return [(one.reference.SOPClassUID, one.reference.SOPInstanceUID, str(one.path)) for one in sources]
-
-
-def _request(summary: SeriesSummary, sources: Sequence[SourceFile], limits: Limits) -> dict[str, Any]:
-    series = (summary.reference.StudyInstanceUID, summary.reference.SeriesInstanceUID)
-    return {"series": series, "sources": _files(sources), "limits": asdict(limits)}
+def _request(sources: Sequence[SourceFile], limits: Limits) -> dict[str, Any]:
+    """What ``reading`` is asked. Raises NotAnalysable without any source."""
+    if not sources:
+        raise NotAnalysable("the series has no instances")
+    series = sources[0].reference.series
+    files = [(one.reference.SOPClassUID, one.reference.SOPInstanceUID, str(one.path)) for one in sources]
+    return {
+        "series": (series.StudyInstanceUID, series.SeriesInstanceUID),
+        "sources": files,
+        "limits": asdict(limits),
+    }
 
 
 def _checked(content: bytes) -> _SaidSeries:
@@ -131,9 +132,7 @@ def _checked(content: bytes) -> _SaidSeries:
     return said
 
 
-def _loaded(
-    summary: SeriesSummary, sources: Sequence[SourceFile], said: _SaidSeries, answer: Answer
-) -> LoadedVolume:
+def _loaded(summary: SeriesSummary, sources: Sequence[SourceFile], said: _SaidSeries, answer: Answer) -> LoadedVolume:
     headers = _headers(said, answer.blocks[0])
     planes, at = [], 0
     for plane in said.planes:

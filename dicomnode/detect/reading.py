@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dicomnode.detect.header_plain import PlainLimits
 from dicomnode.detect.source_bytes import SourceHeader, read_source
 from dicomnode.detect.volume import Arranged, arrange, window_of
@@ -21,7 +23,7 @@ ALIGNMENT = 64
 def read_series(request: dict[str, Any], room: Room) -> dict[str, Any]:
     """The planes of a Series: a block of headers, a block of pixels (float32), and about each plane what it is.
 
-    ``request``: what ``reader.request_of`` makes. A Series that cannot be analysed gives ``{"not_analysable": why}``.
+    ``request``: what ``reader`` asks. A Series that cannot be analysed gives ``{"not_analysable": why}``.
     Raises Transient when the file system fails.
     """
     sources, limits = _asked(request)
@@ -70,7 +72,7 @@ def _said(series: Arranged, sources: Sequence[SourceFile], room: Room) -> dict[s
     planes: list[dict[str, Any]] = [{}] * len(offsets)
     for index, grey in series.decoded():
         frame = series.frames[index]
-        block.write(offsets[index], memoryview(grey.pixels))
+        block.write(offsets[index], np.ascontiguousarray(grey.pixels).data)
         planes[index] = {
             "source": source_of[id(frame.source)],
             "header": header_of[id(frame.image)],

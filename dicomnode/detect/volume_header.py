@@ -9,6 +9,7 @@ from pydicom.multival import MultiValue
 
 from dicomnode.detect.volume_terms import MALFORMED
 
+
 def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
     """The values of an element, empty when it is absent, empty or malformed."""
     try:

@@ -14,9 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 from dicomnode.config import Config
-from dicomnode.detect.analyse import VOLUME_GATE, Analysis, analyse, detect_all, load, timed, told
+from dicomnode.detect.analyse import ANALYSED, VOLUME_GATE, Analysis, analyse, detect_all, load, timed, told
 from dicomnode.detect.case import Case, read_case
-from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated
+from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated, write_stand_ins
 from dicomnode.detect.reader import Reader
 from dicomnode.detect.together import Begun, Decoding, ready_group
 from dicomnode.detect.volume_terms import LoadedVolume
@@ -80,7 +80,7 @@ class DetectWorker:
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
         self._reader.start()
-        run_until(stop, self.step)
+        run_until(stop, self.step, self._store)
         idle.set()
         self._reader.close()
 
@@ -192,6 +192,22 @@ class DetectWorker:
         return self._config, begun.case, begun.detector, begun.version, begun.started_at
 
     def _finish(self, begun: Begun, analysis: Analysis) -> None:
+        """The result first, on its way at once; then what may have to stand in for it, while it is being sent.
+
+        The job lasts until both are there. A worker that takes it over in between finds the outcome written: it makes
+        the stand-ins only.
+        """
+        job, case = begun.job, begun.case
+        if case.assignment.outcome is None:
+            self._write(begun, analysis)
+            if analysis.result.outcome not in ANALYSED:
+                return
+        elif not _same(begun, analysis):
+            raise Permanent("no stand-ins: the model gives another answer than when the result was made")
+        stand_ins = store_objects(self._spool, analysis.stand_ins)
+        write_stand_ins(self._store, job, case, stand_ins, self._clock())
+
+    def _write(self, begun: Begun, analysis: Analysis) -> None:
         stored, report_s = timed(partial(store_objects, self._spool, analysis.objects))
         analysis = replace(analysis, took=replace(analysis.took, report=report_s if stored else None))
         job, case, detector, now = begun.job, begun.case, begun.detector, self._clock()
@@ -218,6 +234,12 @@ class DetectWorker:
                 retry(session, job, reason, now + 2.0**job.attempt)
         except LeaseLost:
             _log.warning("lease lost", extra={"job": job.id})
+
+
+def _same(begun: Begun, analysis: Analysis) -> bool:
+    """Whether the analysis says what the Assignment says already."""
+    row, model = begun.case.assignment, begun.detector.model
+    return (row.outcome, row.weights_sha256) == (analysis.result.outcome.value, model.sha256)
 
 
 def _described(error: Exception) -> str:

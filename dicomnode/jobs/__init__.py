@@ -3,7 +3,7 @@
 from dicomnode.jobs.heartbeat import Heartbeat
 from dicomnode.jobs.leases import Job, claim, expire, extend, release_owner, waiting
 from dicomnode.jobs.loop import run_until, take
-from dicomnode.jobs.queue import bury, enqueue, finish, hand_back, renew, requeue, retry, rouse, wake
+from dicomnode.jobs.queue import bury, enqueue, finish, hand_back, hold, renew, requeue, retry, rouse, wake
 
 __all__ = [
     "Heartbeat",
@@ -15,6 +15,7 @@ __all__ = [
     "extend",
     "finish",
     "hand_back",
+    "hold",
     "release_owner",
     "renew",
     "requeue",

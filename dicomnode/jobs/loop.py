@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 
 from dicomnode.errors import Transient
 from dicomnode.jobs.leases import Job, claim, waiting
+from dicomnode.store.changes import Changes
 from dicomnode.store.engine import Store
 
 IDLE_S = 0.1
@@ -23,13 +24,18 @@ def take(store: Store, kinds: Collection[str], owner: str, now: float, lease_s: 
         return claim(session, kinds, owner, now, lease_s)
 
 
-def run_until(stop: threading.Event, step: Callable[[], bool]) -> None:
-    """Call ``step`` until ``stop`` is set; rest a moment when it had nothing to do or the database did not answer."""
-    while not stop.is_set():
-        try:
-            busy = step()
-        except Transient as error:
-            _log.warning("database not available", extra={"error": str(error)})
-            busy = False
-        if not busy:
-            stop.wait(IDLE_S)
+def run_until(stop: threading.Event, step: Callable[[], bool], store: Store) -> None:
+    """Call ``step`` until ``stop`` is set; when there was nothing to do, rest until ``store`` changes, or a moment."""
+    changes = Changes(store)
+    try:
+        while not stop.is_set():
+            changes.look()
+            try:
+                busy = step()
+            except Transient as error:
+                _log.warning("database not available", extra={"error": str(error)})
+                busy = False
+            if not busy:
+                changes.wait(stop, IDLE_S)
+    finally:
+        changes.close()

@@ -47,6 +47,13 @@ def finish(session: Session, job: Job, now: float) -> None:
     _leave(session, job, state="done", finished_at=now, error="")
 
 
+def hold(session: Session, job: Job) -> None:
+    """The job goes on after this transaction, which is for its holder alone to write. Raises LeaseLost."""
+    held = select(JobRow.id).where(JobRow.id == job.id, JobRow.lease_token == job.token, JobRow.state == "leased")
+    if session.scalar(held) is None:
+        raise LeaseLost(f"job {job.id}")
+
+
 def retry(session: Session, job: Job, reason: str, not_before: float) -> None:
     """The attempt failed; the job is ready again at ``not_before``. Raises LeaseLost."""
     _leave(session, job, state="ready", not_before=not_before, error=reason)

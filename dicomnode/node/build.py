@@ -12,7 +12,7 @@ from dicomnode.detectors.discovery import discover
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import ModelRegistry
 from dicomnode.store.clock import NodeClock, new_clock
-from dicomnode.store.engine import Store
+from dicomnode.store.engine import BUSY_TIMEOUT_S, Store
 from dicomnode.store.spool import Spool
 
 
@@ -24,9 +24,9 @@ class Blueprint:
     source: ConfigSource
     clock: NodeClock = field(default_factory=new_clock)
 
-    def store(self) -> Store:
-        """The database. Raises ConfigError for a URL that is not one."""
-        return Store(self.config.node.database_url)
+    def store(self, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Store:
+        """The database; ``busy_timeout_s`` as for ``Store``. Raises ConfigError for a URL that is not one."""
+        return Store(self.config.node.database_url, busy_timeout_s=busy_timeout_s)
 
     def spool(self) -> Spool:
         """The spool below the data folder. Raises ConfigError when it cannot be made."""

@@ -16,15 +16,14 @@ from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
 from dicomnode.node.peer_checks import check_peer
 from dicomnode.node.tls_checks import check_secrets_and_tls
-from dicomnode.store.schema import check_schema, check_triggers
+from dicomnode.store.schema import MEND, check_restored, check_schema, check_triggers
 
 Level = Literal["ok", "warning", "fault"]
 
 
 _MEND = {
     "disk": "make the folder, or let the user that runs the node write there",
-    "database": "stop the node and restore the last backup of database and spool together; "
-    "a newer schema needs the newer dicomnode",
+    "database": f"{MEND}; a newer schema needs the newer dicomnode",
     "detectors": "correct this line (dicomnode detectors list names the detectors) or install the plugin",
     "models": "correct this line (dicomnode models list names the models) or add the model to node.model_dir",
     "accelerator": 'repair the driver, or set node.accelerator to "auto" or "cpu"',
@@ -91,6 +90,7 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
     if not store.path.exists():
         yield Diagnosis("database", "warning", f"{store.path} does not exist yet", "dicomnode serve creates it")
         return
+    check_restored(store)
     check_schema(store)
     check_triggers(store)
     with store.read() as session:
@@ -100,7 +100,7 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
     if answer == "ok":
         yield Diagnosis("database", "ok", f"{store.path}: quick check ok")
     else:
-        yield Diagnosis("database", "fault", f"{store.path}: {answer}", "restore the last backup")
+        yield Diagnosis("database", "fault", f"{store.path}: {answer}", MEND)
     if verdict.ok:
         yield Diagnosis("audit log", "ok", f"{verdict.rows} rows, the chain holds")
     else:

@@ -41,14 +41,15 @@ class FlowWorker:
         detectors: Mapping[str, Detector],
         owner: str,
         clock: Callable[[], float] = time.time,
+        reader: Reader | None = None,
     ) -> None:
         self._store, self._spool, self._config = store, spool, config
-        self._reader = Reader(config.detect)
+        self._reader = reader or Reader(config.detect)
         self._detectors, self._owner, self._clock = detectors, owner, clock
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
-        run_until(stop, self.step)
+        run_until(stop, self.step, self._store)
 
     def step(self) -> bool:
         """Do one job if there is one; returns whether there was."""
@@ -67,9 +68,9 @@ class FlowWorker:
 
     def _do(self, job: Job) -> None:
         if job.kind == "route":
-            route_series(self._store, self._config, self._detectors, self._reader, job, self._clock())
+            route_series(self._store, self._config, self._detectors, job, self._clock())
         elif job.kind == STATUS_JOB:
-            send_status(self._store, self._spool, self._config, self._detectors, job, self._clock())
+            send_status(self._store, self._spool, self._config, self._detectors, self._reader, job, self._clock())
         elif job.kind == RETENTION_JOB:
             keep_space(self._store, self._spool, self._config, job, self._clock)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
@@ -10,7 +11,7 @@ from dicomnode.deliver.commit_ledger import forget_answers
 from dicomnode.deliver.ledger import subject
 from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.detect.status_job import STATUS_JOB
-from dicomnode.jobs import requeue
+from dicomnode.jobs import Job, requeue
 from dicomnode.node.unrouted import routing_again
 from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
@@ -25,7 +26,7 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         return
     with store.write() as session:
         job = requeue(session, job_id, now)
-        if kind == "detect":
+        if kind == "detect" and not _has_result(session, job):
             row = session.get_one(AssignmentRow, int(job.payload["assignment_id"]))
             row.outcome, row.gate, row.finished_at, row.reason = None, None, None, "requeued by hand"
         elif kind == "route":
@@ -34,3 +35,8 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         if kind in {"detect", STATUS_JOB}:
             facts = subject(session, int(job.payload["assignment_id"]))
         append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind})
+
+
+def _has_result(session: Session, job: Job) -> bool:
+    """A ``detect`` job that died after its result was sent: only what may stand in for it is to be made."""
+    return session.get_one(AssignmentRow, int(job.payload["assignment_id"])).outcome in ("findings", "no findings")

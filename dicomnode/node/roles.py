@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -17,9 +18,13 @@ from dicomnode.errors import DicomNodeError, place
 from dicomnode.node.build import Blueprint
 from dicomnode.node.logs import log_to_stderr
 from dicomnode.receive.sockets import Sockets
+from dicomnode.store.engine import RECEPTION_TIMEOUT_S
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMMIT_STOP_S = 10.0
+THREAD_STACK_BYTES = 1024 * 1024
+RECEIVE_MEMORY_BYTES = 4 * 1024**3
+"""Address space of a receiving process: whatever a peer sends, it cannot take more (trust.md C.2)."""
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -86,10 +91,12 @@ def _die_with(parent: int) -> None:
 def _receive(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:
     from dicomnode.receive import StorageServer
 
+    threading.stack_size(THREAD_STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (RECEIVE_MEMORY_BYTES, RECEIVE_MEMORY_BYTES))
     blueprint = assignment.blueprint
     server = StorageServer(
         blueprint.config,
-        blueprint.store(),
+        blueprint.store(busy_timeout_s=RECEPTION_TIMEOUT_S),
         blueprint.spool(),
         clock=blueprint.clock,
         owner=assignment.owner,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from dicomnode.assemble import EvidenceMemory, sweep
+from dicomnode.assemble import Sweeper
 from dicomnode.audit import write_checkpoint
 from dicomnode.config import Config
 from dicomnode.detect.drift import sweep_drift
@@ -21,10 +21,13 @@ from dicomnode.node.recovery import beat, record_dead
 from dicomnode.node.retention import RetentionTimer
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
+from dicomnode.store.wal import relieve
 
-SWEEP_S = 0.5
+SWEEP_S = 0.05
+"""A tick looks whether there is a reason to sweep; see ``assemble.Sweeper``."""
 EXPIRE_S = 10.0
 HEARTBEAT_S = 5.0
+WAL_S = 2.0
 CHECKPOINT_S = 3600.0
 DRIFT_S = 300.0
 RETENTION_S = 60.0
@@ -73,9 +76,10 @@ def start_timers(blueprint: Blueprint, store: Store, spool: Spool, *, working: b
     """Start the timers of this node; ``working``: the role work runs here, so it sweeps and expires."""
     timers, clock, config = Timers(blueprint, store), blueprint.clock, blueprint.config
     timers.every(HEARTBEAT_S, lambda: beat(store, clock()))
+    timers.every(WAL_S, lambda: relieve(store))
     if working:
-        memory, retention = EvidenceMemory(), RetentionTimer(config, store, spool, time.monotonic)
-        timers.every(SWEEP_S, lambda: sweep(store, config, clock(), memory))
+        retention = RetentionTimer(config, store, spool, time.monotonic)
+        timers.every(SWEEP_S, Sweeper(store, config, clock).tick)
         timers.every(EXPIRE_S, lambda: _expire(store, spool, config, clock()))
         timers.every(DRIFT_S, lambda: sweep_drift(store, config, clock()))
         timers.every(CHECKPOINT_S, lambda: checkpoint(blueprint, store))

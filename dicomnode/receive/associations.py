@@ -48,14 +48,16 @@ def opened(session: Session, request: Request, peer: str | None, now: float, own
     return row.id
 
 
-def rejected(session: Session, request: Request, rejection: Rejection, now: float) -> None:
-    """Record a rejected request as a Security Alert (PS3.15 A.5.3.11)."""
-    body = {
+def rejected(session: Session, request: Request, rejection: Rejection, now: float, held_back: int = 0) -> None:
+    """Record a rejected request as a Security Alert (PS3.15 A.5.3.11), and how many before it got no record."""
+    body: dict[str, Any] = {
         "reason": rejection.reason,
         "CallingAETitle": request.CallingAETitle,
         "CalledAETitle": request.CalledAETitle,
         "address": request.address,
     }
+    if held_back:
+        body["held_back"] = held_back
     append(session, Event.SECURITY_ALERT, body, moment(now))
 
 

@@ -108,6 +108,7 @@ class Services:
     max_pdu: int
     max_message_bytes: int
     acse_timeout_s: float
+    dimse_timeout_s: float
     network_timeout_s: float
 
 
@@ -209,7 +210,9 @@ class Conversation:
 
     def _converse(self) -> End:
         while True:
-            self._wire.unit(self._services.network_timeout_s)
+            is_between = self._message is None and not self._command
+            limits = self._services
+            self._wire.unit(limits.network_timeout_s if is_between else limits.dimse_timeout_s)
             kind, _, length = _HEADER.unpack(self._wire.take(HEADER_BYTES))
             if kind == Kind.P_DATA:
                 if length > self._services.max_pdu:

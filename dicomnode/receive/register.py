@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dicomnode.errors import DicomNodeError, place
 from dicomnode.receive.admission import CONGESTION, Admission, Admitted, Rejection, Request
 from dicomnode.receive.associations import counts, ended, opened, rejected
+from dicomnode.receive.restraint import Restraint
 from dicomnode.receive.tally import End, OpenAssociation
 from dicomnode.store.engine import Store
 
@@ -24,6 +25,7 @@ class Register:
 
     def __init__(self, admission: Admission, store: Store, clock: Callable[[], float], owner: str = "") -> None:
         self._admission, self._store, self._clock, self._owner = admission, store, clock, owner
+        self._restraint = Restraint()
         self._open: set[OpenAssociation] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -44,14 +46,19 @@ class Register:
             verdict, number = self._open_row(request, verdict)
         if isinstance(verdict, Rejection):
             _log.warning("association rejected", extra={"reason": verdict.reason, "address": request.address})
-            with contextlib.suppress(DicomNodeError), self._store.write() as session:
-                rejected(session, request, verdict, self._clock())
+            self._alert(request, verdict)
             return verdict
         known = OpenAssociation(number, request, verdict.peer)
         known.may_store, known.may_report = verdict.may_store, verdict.may_report
         with self._lock:
             self._open.add(known)
         return known
+
+    def _alert(self, request: Request, verdict: Rejection) -> None:
+        held = self._restraint.ask()
+        if held is not None:
+            with contextlib.suppress(DicomNodeError), self._store.write() as session:
+                rejected(session, request, verdict, self._clock(), held)
 
     def _open_row(self, request: Request, admitted: Admitted) -> tuple[Admitted | Rejection, int]:
         with self._store.write() as session:

@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
@@ -21,6 +21,7 @@ from dicomnode.receive.negotiation import silence_library
 from dicomnode.receive.records import moment
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
+from dicomnode.receive.restraint import Restraint
 from dicomnode.receive.scp import StorageScp
 from dicomnode.receive.sockets import Sockets, bind
 from dicomnode.receive.tls import HandshakeFailed, Reload, ServerTls, identities
@@ -62,6 +63,7 @@ class StorageServer:
         self._register = Register(admission, store, clock, owner)
         self._services = _services(config, self._register, StorageScp(config, store, spool, clock), admission)
         self._sockets, self._owner = sockets, owner
+        self._restraint = Restraint()
         self._listeners: list[Listener] = []
         self._stopping = False
         self._stopped = threading.Event()
@@ -143,7 +145,10 @@ class StorageServer:
         except HandshakeFailed as failed:
             detail = {"reason": str(failed.reason), "address": address, "detail": failed.detail}
             _log.warning("no TLS connection", extra=detail)
-            self._alert({"reason": str(failed.reason), "address": address})
+            held = self._restraint.ask()
+            if held is not None:
+                about = {"reason": str(failed.reason), "address": address}
+                self._alert(about | ({"held_back": held} if held else {}))
             return None
         return secured, identities(secured)
 
@@ -154,7 +159,7 @@ class StorageServer:
         else:
             _log.info("new TLS files are in use")
 
-    def _alert(self, body: dict[str, str]) -> None:
+    def _alert(self, body: Mapping[str, str | int]) -> None:
         with contextlib.suppress(DicomNodeError), self._store.write() as session:
             append(session, Event.SECURITY_ALERT, body, moment(self._clock()))
 
@@ -168,5 +173,6 @@ def _services(config: Config, register: Register, scp: StorageScp, admission: Ad
         limits.max_pdu,
         limits.max_instance_bytes + ENDLESS_BYTES,
         limits.acse_timeout_s,
+        limits.dimse_timeout_s,
         limits.network_timeout_s,
     )

@@ -14,7 +14,6 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
-from pydicom.valuerep import DA, DT, TM
 
 _TEXT = frozenset({"CS", "LO", "LT", "SH", "ST", "UC", "UT", "AE", "AS", "DA", "TM", "DT", "UR", "UI"})
 _NUMBER = frozenset({"DS", "IS"})
@@ -96,7 +95,7 @@ def _plain(vr: str, value: Any) -> bytes | None:
 
 
 def _text(vr: str, value: Any) -> bytes | None:
-    if not isinstance(value, str) or isinstance(value, (DA, DT, TM)) or not value.isascii():
+    if not isinstance(value, str) or not value.isascii():
         return None
     return _even(value.encode("ascii"), b"\0" if vr == "UI" else b" ")
 

@@ -172,7 +172,7 @@ class SandboxProcess:
 def _environment() -> dict[str, str]:
     """No secret of the node reaches the child, and no library in it makes threads."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return kept | threads | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONSAFEPATH": "1"}
 
 

@@ -22,6 +22,10 @@ from sqlalchemy.orm import Session
 from dicomnode.errors import ConfigError, Transient
 
 BUSY_TIMEOUT_S = 30.0
+RECEPTION_TIMEOUT_S = 10.0
+"""How long a C-STORE waits for the database: the peer has to hear 0xA700 before its own patience ends."""
+WAL_PAGES = 16_384
+"""64 MiB. ``store.wal`` empties the log long before; a commit does so only where no timer runs."""
 
 
 class Store:
@@ -141,6 +145,8 @@ def _engine(url: str, begin: str, busy_timeout_s: float) -> Engine:
             f"busy_timeout={int(busy_timeout_s * 1000)}",
             "foreign_keys=ON",
             "trusted_schema=OFF",
+            f"wal_autocheckpoint={WAL_PAGES}",
+            f"journal_size_limit={WAL_PAGES * 4096}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 

@@ -8,17 +8,18 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from dicomnode.errors import ConfigError
 from dicomnode.store.audit_sql import TRIGGERS
 from dicomnode.store.engine import Store
+from dicomnode.store.tables import Row
 
 UNFINISHED = ".restoring"
 """What a restore puts behind the name of the database while data is on its way to its place."""
-MEND = "stop the node, then: dicomnode restore BACKUP --replace (dicomnode doctor tells more)"
+MEND = "stop the node, then: dicomnode restore BACKUP --replace"
 
 
 def migrate(store: Store) -> None:
@@ -26,9 +27,11 @@ def migrate(store: Store) -> None:
 
     Raises ConfigError when it cannot be opened, is newer than this software, or its audit table is not protected.
     """
+    check_restored(store)
     try:
         store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _upgrade(store)
+        _probe(store)
     except OSError as error:
         raise ConfigError(f"node.database: its folder cannot be made: {error.strerror}") from error
     except OperationalError as error:
@@ -68,6 +71,18 @@ def wrong_triggers(session: Session) -> list[str]:
     query = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit' COLLATE NOCASE")
     present: dict[str, str] = {row.name: row.sql for row in session.execute(query)}
     return [name for name in {**TRIGGERS, **present} if present.get(name) != TRIGGERS.get(name)]
+
+
+def _probe(store: Store) -> None:
+    """Read the first and the last row of every table: a look that stays short, however large the database is.
+
+    ``dicomnode doctor`` reads all of it. Raises DatabaseError.
+    """
+    with store.engine.connect() as connection:
+        for table in Row.metadata.sorted_tables:
+            key = tuple(table.primary_key.columns)
+            connection.execute(select(table).order_by(*key).limit(1)).first()
+            connection.execute(select(table).order_by(*(column.desc() for column in key)).limit(1)).first()
 
 
 def _upgrade(store: Store) -> None:

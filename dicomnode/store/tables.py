@@ -136,7 +136,7 @@ class InstanceRow(Row):
     path: Mapped[str] = mapped_column(String(200))
     header: Mapped[dict[str, list[Any]]] = mapped_column(JSON)
     generation: Mapped[int]
-    received_at: Mapped[float] = mapped_column(index=True)
+    received_at: Mapped[float]
     copies: Mapped[int] = mapped_column(default=1)
     conflict: Mapped[bool] = mapped_column(default=False)
 

@@ -11,36 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.breaker import Breaker
 from tests.faults.load import Account, start_scanners, stop_scanners
 from tests.faults.receiver import Receiver, leftovers, serving, stored, torn_files, wait_until
 from tests.faults.scu import OUT_OF_RESOURCES, SUCCESS, Image, Scu, make_image
-from tests.faults.shims import build, needs_gcc
+from tests.faults.shims import needs_gcc
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 BIG = 256
 BIG_BYTES = BIG * BIG * 2
-
-
-class Breaker:
-    """The switch of breaker.c."""
-
-    def __init__(self, folder: Path) -> None:
-        self.control = folder / "breaker"
-        self.control.write_text("")
-        self.environment = {"LD_PRELOAD": str(build("breaker", folder)), "BREAKER_CONTROL": str(self.control)}
-
-    def fail(self, number: int, below: Path) -> None:
-        """Let every change below a folder fail."""
-        self._write(f"{number} {below}")
-
-    def mend(self) -> None:
-        """Let the disk work again."""
-        self._write("")
-
-    def _write(self, text: str) -> None:
-        new = self.control.with_suffix(".new")
-        new.write_text(text)
-        new.replace(self.control)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +155,7 @@ database.execute("ROLLBACK")
 
 
 def test_a_locked_database_never_gives_success(tmp_path: Path) -> None:
-    """R4: another process holds the write lock beyond the time-out: A7xx, never 0000, nothing kept; then all is well."""
+    """R4: another process holds the write lock beyond the time-out: A7xx, never 0000; then all is well."""
     receiver = Receiver(tmp_path)
     with serving(receiver, busy_timeout_s=0.5) as port:
         scanners = [Scu(port) for _ in range(3)]

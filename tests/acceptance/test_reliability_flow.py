@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeNode, 
 
 
 def test_a_repeat_is_counted_and_a_conflict_is_kept(site: tuple[WholeNode, Archive]) -> None:
-    """R5: same UID and bytes: 0000, one copy, no second inference; other bytes: kept, alarmed, audited, not analysed."""
+    """R5: same UID and bytes: 0000, one copy, no second inference; other bytes: kept, audited, not analysed."""
     node, _ = site
     images = [make_image("2.25.55", number) for number in (1, 2, 3)]
     with Scu(node.port) as scu:

@@ -39,7 +39,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99], ids=["command only", "half", "almost all"])
 def test_an_association_lost_inside_an_object_leaves_nothing_of_it(node: Receiver, end: str, share: float) -> None:
     """R8: nothing of the object that was under way is kept, the earlier ones stay, and it can be sent again."""
-    images = [make_image(f"2.25.8.{int(share * 100) + 1}.{ENDS.index(end) + 1}", number, side=256) for number in (1, 2, 3)]
+    images = [
+        make_image(f"2.25.8.{int(share * 100) + 1}.{ENDS.index(end) + 1}", number, side=256) for number in (1, 2, 3)
+    ]
     with Scu(node.port) as scu:
         assert [scu.store(image) for image in images[:2]] == [SUCCESS] * 2
         scu.send(images[2], share=share)

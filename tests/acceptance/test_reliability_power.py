@@ -18,13 +18,21 @@ from tests.faults.shims import build, needs_gcc
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 ASSOCIATIONS, IMAGES = 3, 8
+FORGOTTEN = {
+    "content": ((".part", ".dcm"), ("journal",)),
+    "names": (("/journal",), ("received",)),
+    "database": (("-wal", ".sqlite3"), ()),
+    "data folder": (("/node",), ()),
+}
+"""What a node could forget to sync: files with these endings, and those in folders of these names."""
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_kernel_saw_every_sync_before_the_answer(tmp_path: Path) -> None:
     """R1: bytes, their sync, the folder's sync, the row, its sync, and only then the C-STORE-RSP with 0x0000."""
     root = (tmp_path / "node").resolve()
-    receiver = Receiver(root, wrapper=[*STRACE, "-o", str(tmp_path / "trace")])
+    limits = "min_free_bytes = 1000000\njournal_mb = 4\nprocesses = 2"
+    receiver = Receiver(root, receive=limits, wrapper=[*STRACE, "-o", str(tmp_path / "trace")])
     try:
         receiver.start()
         scanners = [Scu(receiver.port) for _ in range(2)]
@@ -39,23 +47,28 @@ def test_the_kernel_saw_every_sync_before_the_answer(tmp_path: Path) -> None:
         receiver.close()
     events = read_trace(tmp_path / "trace", root)
     seen = [answer for answer in answers(events) if answer.status == SUCCESS]
-    sent = {(scu.local_port, message): image.uid for scu in scanners for message, image in scu.sent.items()}
+    sent = {(scu.local_port, message): image for scu in scanners for message, image in scu.sent.items()}
     assert len(seen) == len(sent) == 6
     with closing(sqlite3.connect(receiver.database)) as database:
         paths = dict(database.execute("SELECT SOPInstanceUID, path FROM instance").fetchall())
 
     def faults(events, answer: Answer) -> list[str]:
-        uid = sent[answer.port, answer.message]
-        return out_of_order(events, answer.sequence, str(receiver.data / "spool" / paths[uid]), uid)
+        image = sent[answer.port, answer.message]
+        path = str(receiver.data / "spool" / paths[image.uid])
+        return out_of_order(events, answer.sequence, path, image.uid, image.data)
 
     assert [faults(events, answer) for answer in seen] == [[]] * 6
-    for endings, folders in (((".part", ".dcm"), ()), (("-wal", ".sqlite3"), ()), ((), ("received",))):
+    for name, (endings, folders) in FORGOTTEN.items():
         worse = without_syncs(events, endings, folders)
-        assert all(faults(worse, answer) for answer in seen), f"without the syncs of {endings or folders}"
+        assert all(faults(worse, answer) for answer in seen) == (name != "data folder"), name
 
 
 FILE, FOLDER, WAL = "/n/spool/received/ab/x.dcm", "/n/spool/received/ab", "/n/d.sqlite3-wal"
+JOURNAL = "/n/spool/journal/1.0"
 CALLS = {
+    "make journal": ("pwrite64(8<{journal}>, {zeros}, 3, 0) = 3", "fsync(9<{journals}>) = 0"),
+    "journal": ("pwritev(8<{journal}>, [{{iov_base={zeros}, iov_len=3}}, {{iov_base={data}, iov_len=3}}], 2, 0) = 6",),
+    "sync journal": ("fdatasync(8<{journal}>) = 0",),
     "bytes": ("pwrite64(5<{incoming}>, {data}, 9, 0) = 9",),
     "sync file": ("fsync(5<{incoming}>) = 0",),
     "rename": ("rename({incoming_name}, {file_name}) = 0",),
@@ -77,13 +90,16 @@ def _judge(folder: Path, steps: list[str]) -> list[str]:
         "file_name": f'"{_hex(FILE)}"',
         "folder": _hex(FOLDER),
         "wal": _hex(WAL),
+        "journal": _hex(JOURNAL),
+        "journals": _hex("/n/spool/journal"),
+        "zeros": f'"{_hex("000")}"',
         "data": f'"{_hex("ABC")}"',
         "uid": f'"{_hex("2.25.77")}"',
     }
     lines = [f"9 {call.format(**names)}" for step in steps for call in CALLS[step]]
     (folder / "trace").write_text("\n".join(lines))
     events = read_trace(folder / "trace", Path("/n"))
-    return out_of_order(events, len(lines) + 1, FILE, "2.25.77")
+    return out_of_order(events, len(lines) + 1, FILE, "2.25.77", b"ABC")
 
 
 def test_the_judge_of_the_order_knows_every_wrong_one(tmp_path: Path) -> None:
@@ -98,6 +114,16 @@ def test_the_judge_of_the_order_knows_every_wrong_one(tmp_path: Path) -> None:
     assert _judge(tmp_path, [*RIGHT[:4], "sync row", "row"]) == ["the row was not synced"]
 
 
+def test_the_judge_takes_a_journal_for_the_file_and_nothing_less(tmp_path: Path) -> None:
+    """R1: a whole copy in a synced journal under a synced name is as good as the file; each step of it is needed."""
+    right = ["make journal", "bytes", "rename", "journal", "sync journal", "row", "sync row"]
+    assert _judge(tmp_path, right) == []
+    for step in ("make journal", "journal", "sync journal", "row", "sync row"):
+        assert _judge(tmp_path, [other for other in right if other != step]), f"without {step}"
+    assert _judge(tmp_path, ["make journal", "bytes", "rename", "sync journal", "journal", "row", "sync row"])
+    assert _judge(tmp_path, ["make journal", "bytes", "rename", "row", "sync row", "journal", "sync journal"])
+
+
 def test_a_sync_that_began_before_the_bytes_covers_nothing(tmp_path: Path) -> None:
     """R1: a sync under way while the bytes are written is none for them."""
     part = _hex("/n/spool/incoming/1.part")
@@ -108,7 +134,7 @@ def test_a_sync_that_began_before_the_bytes_covers_nothing(tmp_path: Path) -> No
         f'9 rename("{part}", "{_hex(FILE)}") = 0',
     ]
     (tmp_path / "trace").write_text("\n".join(lines))
-    faults = out_of_order(read_trace(tmp_path / "trace", Path("/n")), 9, FILE, "2.25.77")
+    faults = out_of_order(read_trace(tmp_path / "trace", Path("/n")), 9, FILE, "2.25.77", b"ABC")
     assert "the file was not synced after its last byte" in faults
 
 
@@ -130,15 +156,10 @@ def test_no_power_cut_loses_what_was_acknowledged(recording: Recording, tmp_path
 
 
 @needs_gcc
-@pytest.mark.parametrize(
-    ("endings", "folders"),
-    [((".part", ".dcm"), ()), (("-wal", ".sqlite3"), ()), ((), ("received",)), (("/node",), ())],
-    ids=["files", "database", "folders", "data folder"],
-)
-def test_a_node_that_forgets_a_sync_would_be_found_out(
-    recording: Recording, tmp_path: Path, endings: tuple[str, ...], folders: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("forgotten", FORGOTTEN)
+def test_a_node_that_forgets_a_sync_would_be_found_out(recording: Recording, tmp_path: Path, forgotten: str) -> None:
     """R1: the power cuts can fail: without the syncs of one kind, acknowledged instances are missing."""
-    worse = without_syncs(recording.events, endings, folders)
-    [result] = cut_and_start(recording, worse, [len(recording.events)], tmp_path)
+    worse = without_syncs(recording.events, *FORGOTTEN[forgotten])
+    last_answer = max(sequence for sequence, _, _ in recording.promised)
+    [result] = cut_and_start(recording, worse, [last_answer], tmp_path)
     assert result.missing

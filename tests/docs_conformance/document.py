@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docs_conformance import network, objects, services, settings, statuses
+from tests.docs_conformance import network, objects, security, services, settings, statuses
 from tests.docs_conformance.markdown import fill
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
@@ -18,6 +18,7 @@ def sections() -> dict[str, str]:
         **settings.sections(),
         **objects.sections(),
         **services.sections(),
+        **security.sections(),
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from dicomnode.assemble import asking, finding
 from dicomnode.config import AssembleSettings, FolderPeer, NodeSettings, Peer, ReceiveSettings, ResultSettings, StowPeer
+from dicomnode.config.tls import ReceiveTls
 from dicomnode.deliver import (
     association,
     back_off,
@@ -25,7 +26,7 @@ from dicomnode.dicom.header import HeaderLimits
 from tests.docs_conformance.markdown import table
 
 _NODE = ("ae_title", "host", "port", "uid_root")
-_PEER = ("ae_title", "host", "port", "may_send", "tls", "commit")
+_PEER = ("ae_title", "host", "port", "may_send", "tls", "commit", "addresses", "certificate")
 
 
 def sections() -> dict[str, str]:
@@ -37,6 +38,7 @@ def _configurable() -> str:
     rows = [
         *_fields("node", NodeSettings, _NODE),
         *_fields("receive", ReceiveSettings),
+        *_fields("receive.tls", ReceiveTls),
         *_fields("assemble", AssembleSettings),
         *_fields("[peer]", Peer, _PEER),
         *_fields("[peer] by STOW-RS", StowPeer, ("stow", "token_file", "token_env", "tls")),
@@ -61,6 +63,8 @@ def _default(value: Any) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

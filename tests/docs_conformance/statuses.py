@@ -19,16 +19,19 @@ _PROVIDED = {
     Status.SUCCESS: "The file is fsynced under its final name, its folder too, its database row and audit record are "
     "committed. Also for an Instance that came before with the same bytes (counted, kept once), and for one that came "
     "before with other bytes (kept beside the first as a *conflict*, shown, never analysed).",
-    Status.OUT_OF_RESOURCES: "Disk below `receive.min_free_bytes`, disk or database failure, or the node is stopping. "
+    Status.OUT_OF_RESOURCES: "Disk below `receive.min_free_bytes`, disk or database failure, a data set of more than "
+    "`receive.max_instance_bytes`, or the node is stopping. "
     "Nothing is kept; send again.",
     Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "SOP Instance UID or SOP Class UID of the data set is not that of the "
     "command or of the Presentation Context. Nothing is kept; audited.",
     Status.CANNOT_UNDERSTAND: "The data set cannot be parsed to its end (no length, that of Pixel Data or a fragment "
     "included, may go beyond it), or its Study, Series, SOP Class or SOP Instance UID is "
     "missing, multi-valued or not a valid UID. Nothing is kept; audited.",
+    Status.SOP_CLASS_NOT_SUPPORTED: "The request is none of its Presentation Context: C-STORE in one of Verification "
+    "or Storage Commitment, C-ECHO in one of Storage. Nothing is kept.",
     Status.PROCESSING_FAILURE: "An error of the node itself. Nothing is acknowledged; audited.",
 }
-_OF_COMMITMENT = frozenset({Status.UNRECOGNIZED_OPERATION})
+_OF_COMMITMENT = frozenset({Status.UNRECOGNIZED_OPERATION, Status.RESOURCE_LIMITATION})
 """Answers of receive/ to storage commitment requests, which are for an SCP; see services.py."""
 
 _ACTIONS = {

@@ -86,6 +86,13 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at) {
     return syscall(SYS_pwritev, fd, parts, count, at, 0L);
 }
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return pwritev64(fd, parts, count, at); }
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int flags) {
+    BREAK(fails_on(fd));
+    return syscall(SYS_pwritev2, fd, parts, count, at, 0L, flags);
+}
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t at, int flags) {
+    return pwritev2(fd, parts, count, at, flags);
+}
 ssize_t splice(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) {
     BREAK(fails_on(out));
     return syscall(SYS_splice, in, from, out, to, size, flags);

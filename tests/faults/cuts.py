@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.config import parse_config
+from dicomnode.node.recovery import recover
 from dicomnode.receive import StorageServer
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -17,6 +19,11 @@ from dicomnode.store.spool import Spool
 from tests.faults.powerloss import Disk, Event, answers, read_record
 from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored
 from tests.faults.scu import SUCCESS, Scu, make_image
+
+
+LIMITS = "journal_mb = 1\nprocesses = 2"
+"""A journal that is soon full, so that its files are synced and its segments used again within a record."""
+SIDE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ def record_reception(folder: Path, library: Path, associations: int, images: int
     root.mkdir()
     receiver = Receiver(
         root,
+        receive=f"min_free_bytes = 1000000\n{LIMITS}",
         environment={"LD_PRELOAD": str(library), "RECORD_ROOT": str(root), "RECORD_FILE": str(record)},
     )
     receiver.config.rename(folder / "dicomnode.toml")
@@ -59,7 +67,7 @@ def record_reception(folder: Path, library: Path, associations: int, images: int
         receiver.start()
         scanners = [Scu(receiver.port) for _ in range(associations)]
         _send_side_by_side(scanners, images)
-        receiver.kill()
+        assert receiver.stop() == 0
     finally:
         receiver.close()
     events = read_record(record)
@@ -79,7 +87,7 @@ def _send_side_by_side(scanners: Sequence[Scu], images: int) -> None:
 
     def send(scu: Scu, root: str) -> None:
         with scu:
-            statuses = [scu.store(make_image(root, number)) for number in range(1, images + 1)]
+            statuses = [scu.store(make_image(root, number, side=SIDE)) for number in range(1, images + 1)]
             refused.extend(status for status in statuses if status != SUCCESS)
             scu.release()
 
@@ -103,7 +111,8 @@ def _require_whole(root: Path, events: list[Event]) -> None:
     }
     told = disk.everything()
     assert sorted(told) == sorted(real)
-    assert [name for name in real if told[name] != real[name]] == []
+    different = [name for name in real if told[name] != real[name]]
+    assert different == []
 
 
 def cut_points(recording: Recording, count: int, seed: int) -> list[int]:
@@ -145,8 +154,10 @@ def _start_on(recording: Recording, point: int, folder: Path) -> CutResult:
     data.mkdir(parents=True, exist_ok=True)
     store = Store(config.node.database_url)
     try:
+        spool = Spool(data / "spool")
         migrate(store)
-        server = StorageServer(config, store, Spool(data / "spool"))
+        recover(store, spool, config, ("receive",), time.time())
+        server = StorageServer(config, store, spool)
         server.start()
         server.stop(0.0)
     finally:

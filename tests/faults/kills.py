@@ -59,6 +59,4 @@ def kill_rounds(receiver: Receiver, rounds: int, seed: int, *, scanners: int = 4
     held = stored(receiver.data)
     missing = tuple(uid for uid, sha256 in account.acknowledged.items() if held.get(uid) != sha256)
     whole = chain_is_whole(receiver.database)
-    return KillRounds(
-        rounds, len(account.acknowledged), account.lost, behind, missing, tuple(torn), tuple(left), whole
-    )
+    return KillRounds(rounds, len(account.acknowledged), account.lost, behind, missing, tuple(torn), tuple(left), whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.faults.scu import SUCCESS, ConnectionLost, Image, Scu, make_image
 
@@ -38,9 +39,19 @@ class Scanner(threading.Thread):
     """
 
     def __init__(
-        self, port: int, root: str, account: Account, *, images: int = 20, studies: int | None = None, side: int = 64
+        self,
+        port: int,
+        root: str,
+        account: Account,
+        *,
+        images: int = 20,
+        studies: int | None = None,
+        side: int = 64,
+        gate: threading.Event | None = None,
     ) -> None:
+        """``gate``: a new Study begins only while it is set."""
         super().__init__(daemon=True, name=f"scanner {root}")
+        self._gate = gate
         self._port, self._root, self._account = port, root, account
         self._images, self._studies, self._side = images, studies, side
         self.stopped = threading.Event()
@@ -48,6 +59,8 @@ class Scanner(threading.Thread):
     def run(self) -> None:
         study = 0
         while not self.stopped.is_set() and study != self._studies:
+            if self._gate is not None and not self._gate.wait(0.5):
+                continue
             study += 1
             root = f"{self._root}.{study}"
             self._send([make_image(root, number, side=self._side) for number in range(1, self._images + 1)])
@@ -74,7 +87,7 @@ class Scanner(threading.Thread):
         return status == SUCCESS
 
 
-def start_scanners(port: int, count: int, account: Account, root: str = "2.25.7", **how: int) -> list[Scanner]:
+def start_scanners(port: int, count: int, account: Account, root: str = "2.25.7", **how: Any) -> list[Scanner]:
     """``count`` scanners at work, each with Studies of its own."""
     scanners = [Scanner(port, f"{root}.{number}", account, **how) for number in range(1, count + 1)]
     for scanner in scanners:

@@ -9,6 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from tests.faults.powerloss import Event, Kind
 
+_TRACED = (
+    "creat,write,writev,pwrite64,pwritev,pwritev2,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,"
+    "fsync,fdatasync,sync,syncfs,sendto,sendmsg,sendfile,splice,copy_file_range"
+)
 STRACE = (
     "strace",
     "-f",
@@ -21,8 +25,7 @@ STRACE = (
     "-e",
     "signal=none",
     "-e",
-    "trace=creat,write,writev,pwrite64,pwritev,pwritev2,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,"
-    "fsync,fdatasync,sync,syncfs,sendto,sendmsg,sendfile,splice,copy_file_range",
+    f"trace={_TRACED}",
 )
 _LINE = re.compile(r"^(\d+)\s+(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))$")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
@@ -152,32 +155,18 @@ def _text(escaped: str) -> bytes:
     return bytes.fromhex(escaped.replace("\\x", ""))
 
 
-def out_of_order(events: Sequence[Event], answered: int, path: str, uid: str) -> list[str]:
+def out_of_order(events: Sequence[Event], answered: int, path: str, uid: str, data: bytes) -> list[str]:
     """What was not on the disk when the Success for ``uid``, whose file is ``path``, began to leave; empty: all was.
 
-    In this order: bytes of the file, its sync; its name, the sync of its folder (and of the folder's own name); then
-    the row, known by the UID in what is written outside the spool, and its sync; then the answer.
+    In this order: the bytes in a synced file under its synced name, or a copy of all of ``data`` in a synced journal
+    under its own; then the row, known by the UID in what is written outside the spool, and its sync; then the answer.
     """
     before = [event for event in events if event.sequence < answered]
-    folder = str(PurePosixPath(path).parent)
-    named = [e for e in before if path in (e.second, e.path) and e.kind in (Kind.RENAME, Kind.LINK, Kind.CREATE)]
-    file = named[-1].inode if named else next((e.inode for e in before if e.path == path), -1)
-    written = [event.sequence for event in before if event.kind is Kind.WRITE and event.inode == file]
-    if not written:
-        return ["no byte of the file was written"]
-    faults = []
-    synced = _synced(before, file, written[-1])
-    if synced is None:
-        faults.append("the file was not synced after its last byte")
-    name_at = named[-1].sequence if named else written[0]
-    entered = _synced(before, _inode_of(before, folder), name_at)
-    if entered is None:
-        faults.append("the folder of the file was not synced after the file got its name")
-    made = [event.sequence for event in before if event.kind is Kind.MKDIR and event.path == folder]
-    parent = str(PurePosixPath(folder).parent)
-    if made and _synced(before, _inode_of(before, parent), made[-1]) is None:
-        faults.append("the folder's own name was not synced")
-    durable = max(synced or 0, entered or 0)
+    faults, by_itself = _file_durable(before, path)
+    in_journal = _copy_durable(before, path, data)
+    durable = min(filter(None, (by_itself, in_journal)), default=0)
+    if durable:
+        faults = []
     rows = [e for e in before if e.kind is Kind.WRITE and "/spool/" not in e.path and uid.encode() in e.data]
     rows = [event for event in rows if event.sequence > durable]
     if not rows:
@@ -185,6 +174,40 @@ def out_of_order(events: Sequence[Event], answered: int, path: str, uid: str) ->
     if all(_synced(before, event.inode, event.sequence) is None for event in rows):
         faults.append("the row was not synced")
     return faults
+
+
+def _file_durable(before: Sequence[Event], path: str) -> tuple[list[str], int | None]:
+    """What is wrong with the file itself, and from when on it was durable, None when it was not."""
+    folder = str(PurePosixPath(path).parent)
+    named = [e for e in before if path in (e.second, e.path) and e.kind in (Kind.RENAME, Kind.LINK, Kind.CREATE)]
+    file = named[-1].inode if named else next((e.inode for e in before if e.path == path), -1)
+    written = [event.sequence for event in before if event.kind is Kind.WRITE and event.inode == file]
+    if not written:
+        return ["no byte of the file was written"], None
+    synced = _synced(before, file, written[-1])
+    entered = _synced(before, _inode_of(before, folder), named[-1].sequence if named else written[0])
+    made = [event.sequence for event in before if event.kind is Kind.MKDIR and event.path == folder]
+    parent = _inode_of(before, str(PurePosixPath(folder).parent))
+    doubts = {
+        "the file was not synced after its last byte": synced is None,
+        "the folder of the file was not synced after the file got its name": entered is None,
+        "the folder's own name was not synced": bool(made) and _synced(before, parent, made[-1]) is None,
+    }
+    faults = [words for words, true in doubts.items() if true]
+    return faults, None if faults else max(synced or 0, entered or 0)
+
+
+def _copy_durable(before: Sequence[Event], path: str, data: bytes) -> int | None:
+    """From when on a copy of ``data`` in another file of the spool was durable, None when it was not."""
+    for event in before:
+        if event.kind is not Kind.WRITE or "/journal/" not in event.path or data not in event.data:
+            continue
+        first = next(e.sequence for e in before if e.kind is Kind.WRITE and e.inode == event.inode)
+        synced = _synced(before, event.inode, event.sequence)
+        folder = str(PurePosixPath(event.path).parent)
+        if event.path != path and synced and _synced(before, _inode_of(before, folder), first):
+            return synced
+    return None
 
 
 def _inode_of(events: Sequence[Event], path: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 POISON = 4000
-MODULE = f'''
+MODULE = f"""
 import os
 
 import numpy as np
@@ -35,7 +35,7 @@ class Quick:
 
 
 DETECTOR = Quick()
-'''
+"""
 ROUTE = """
 [[route]]
 name = "quick"

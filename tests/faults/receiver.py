@@ -20,6 +20,7 @@ import psutil
 
 from dicomnode.audit import verify
 from dicomnode.config import load_config
+from dicomnode.node.recovery import recover
 from dicomnode.receive import StorageServer
 from dicomnode.store.engine import BUSY_TIMEOUT_S, Store
 from dicomnode.store.schema import migrate
@@ -51,7 +52,7 @@ class Receiver:
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
-        """``receive``, ``node``: lines of these tables, ``tables``: more of them; ``wrapper``: a command before ours."""
+        """``receive``, ``node``: lines of these tables, ``tables``: more of them; ``wrapper``: a command in front."""
         self.folder, self.data, self.port = folder, folder / "data", free_port()
         self.database, self.log = self.data / "dicomnode.sqlite3", folder / "node.log"
         self.config = folder / "dicomnode.toml"
@@ -148,8 +149,10 @@ def serving_config(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Iterat
     config.node.data_dir.mkdir(parents=True, exist_ok=True)
     store = Store(config.node.database_url, busy_timeout_s=busy_timeout_s)
     try:
+        spool = Spool(config.node.data_dir / "spool")
         migrate(store)
-        server = StorageServer(config, store, Spool(config.node.data_dir / "spool"))
+        recover(store, spool, config, ("receive",), time.time())
+        server = StorageServer(config, store, spool)
         port = server.start()
         try:
             yield port

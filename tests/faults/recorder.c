@@ -199,6 +199,12 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) {
     return write_parts(fd, parts, count, at, act_write);
 }
 ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t at) { return pwritev(fd, parts, count, at); }
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int flags) {
+    return flags ? (errno = ENOSYS, -1) : write_parts(fd, parts, count, at, act_write);
+}
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t at, int flags) {
+    return pwritev2(fd, parts, count, at, flags);
+}
 
 static ssize_t act_send(int fd, const struct iovec *parts, int count, off_t at) {
     (void)at;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicomnode.config import parse_config
+from dicomnode.detect.reader import Reader
 from dicomnode.detect.worker import DetectWorker
 from dicomnode.detectors.contract import (
     Acceptance,
@@ -137,6 +139,12 @@ def _instance(spool: Spool, series_id: int, number: int) -> InstanceRow:
     )
 
 
+@cache
+def reader() -> Reader:
+    """One warm child for all tests of a process."""
+    return Reader()
+
+
 class Bench:
     """A worker of each duty around one store and one spool; ``now``: the clock of the detect worker."""
 
@@ -149,11 +157,13 @@ class Bench:
 
     def worker(self, script: Callable[[Volume], DetectionResult]) -> DetectWorker:
         detectors, digest = ScriptedDetector(script), self.source.sha256
-        return DetectWorker(self.store, self.spool, self.config, digest, detectors, "worker-1", lambda: self.now)
+        return DetectWorker(
+            self.store, self.spool, self.config, digest, detectors, "worker-1", lambda: self.now, reader()
+        )
 
     def flow(self) -> FlowWorker:
         detectors = {"scripted": ScriptedDetector(finding_result)}
-        return FlowWorker(self.store, self.spool, self.config, detectors, "flow-1")
+        return FlowWorker(self.store, self.spool, self.config, detectors, "flow-1", reader=reader())
 
     def rows(self, kind: type) -> list:
         with self.store.read() as session:

@@ -44,7 +44,10 @@ def test_a_finding_becomes_objects_deliveries_and_provenance_in_one_step(bench: 
     body = json.loads(next(row.body for row in bench.rows(AuditRow) if row.kind == "inference"))
     assert body["weights_sha256"] == MODEL.sha256
     assert {source["sha256"] for source in body["sources"]} == {row.sha256 for row in bench.rows(InstanceRow)}
-    assert {item["sha256"] for item in body["outputs"]} == {row.sha256 for row in derived}
+    assert [item["kind"] for item in body["outputs"]] == ["sc", "sc", "sc", "sr", "sr"]
+    (more,) = bench.audited("stand-ins made")
+    assert [item["kind"] for item in more["outputs"]] == ["pdf", "page"]
+    assert {item["sha256"] for item in (*body["outputs"], *more["outputs"])} == {row.sha256 for row in derived}
     with bench.store.read() as session:
         assert verify(session).ok
 

@@ -133,6 +133,19 @@ def test_s2_an_association_that_falls_silent_in_a_data_set_leaves_nothing(node):
     assert node.rows(AssociationRow)[0].ended == "aborted"
 
 
+def test_s2_silence_between_the_parts_of_a_message_ends_it_sooner_than_silence_between_messages(tmp_path):
+    """S2: a command set without its data set does not hold its place for the whole idle time."""
+    node = Node(tmp_path, **QUICK | {"dimse_timeout_s": 1.0, "network_timeout_s": 60.0})
+    message = store_message(CT, 1, f"{SERIES}.1", slice_of(1), 16384, ())
+    try:
+        with associate(node) as waiting, associate(node) as peer:
+            peer._socket.sendall(message.wire[: 6 + struct.unpack(">L", message.wire[2:6])[0]])
+            assert closed_within(peer._socket, 15)
+            assert waiting.store_stream(CT, f"{SERIES}.2", [slice_of(2)]) == 0x0000
+    finally:
+        node.close()
+
+
 def test_s2_a_hundred_silent_peers_do_not_keep_an_honest_one_out(node):
     """S2: accepting never waits for anybody."""
     with ExitStack() as stack:

@@ -58,6 +58,7 @@ def test_a_table_with_files_and_its_defaults() -> None:
         (TLS + 'client_certificate = "maybe"\n', 5, "'required' or 'none'"),
         (TLS + 'key_password_file = "a"\nkey_password_env = "B"\n', 1, "not both"),
         (TLS + 'key_password = "secret"\n', 5, "unknown key"),
+        (TLS + "port = 11112\nplain = true\n", 5, "which plain = true keeps open"),
         (PEER + 'certificate = ["ct1"]\n', 7, "nobody asks for it"),
         (PEER + 'certificate = ["ct 1"]\n' + TLS, 7, "no DNS name"),
         (PEER + 'addresses = ["10.1.2.3/16"]\n', 7, "has host bits set"),

@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "conf" / "dicomnode.toml"
 EXAMPLE_TEXT = EXAMPLE.read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 LEAVES = [key for key in config_keys() if len(key) > 1]
-SETTINGS = ("node", "receive", "assemble", "detect", "results", "gates", "drift", "audit")
+SETTINGS = ("node", "receive", "assemble", "detect", "results", "gates", "drift", "retention", "audit")
 
 
 def _section(table: str) -> str:
@@ -112,6 +112,7 @@ def test_the_example_file_has_the_tables_of_the_contract_in_order() -> None:
         "[results]",
         "[gates]",
         "[drift]",
+        "[retention]",
         "[audit]",
     ]
 

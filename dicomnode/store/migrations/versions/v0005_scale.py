@@ -37,4 +37,3 @@ def upgrade() -> None:
     op.create_index(op.f("ix_series_last_received_at"), "series", ["last_received_at"])
     op.create_index(op.f("ix_series_CallingAETitle_asked_at"), "series", ["CallingAETitle", "asked_at"])
     op.create_index("ix_instance_conflict", "instance", ["id"], sqlite_where=sa.text("conflict = 1"))
-    op.create_index(op.f("ix_instance_received_at"), "instance", ["received_at"])

@@ -1,0 +1,217 @@
+"""The intake journal: what was acknowledged survives although its own file was never synced (trust.md R1)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomnode.errors import Transient
+from dicomnode.store.journal import GroupSync, IntakeJournal
+from dicomnode.store.journal_record import BLOCK, Record, encode_head, records, span
+from dicomnode.store.spool import Spool, digest, write_all
+from dicomnode.store.tables import InstanceRow
+from tests.integration.test_receive_storage import Node, slice_of
+
+SEGMENT = 256 * 1024
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def ready(journal: IntakeJournal) -> IntakeJournal:
+    deadline = time.monotonic() + 20
+    while not journal._segments:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return journal
+
+
+def placed(spool: Spool, number: int, size: int = 1000) -> tuple[str, bytes]:
+    """A file with its name and no sync, as reception has it when it asks the journal."""
+    content = number.to_bytes(4, "big") * (size // 4)
+    with spool.begin("received", "a1") as file:
+        file.write(content)
+        path = file.place(f"{digest(content)}-1-{number}.dcm")
+        file.keep()
+    return path, content
+
+
+def lose_power(node: Node, what: str) -> None:
+    """The worst that a file system may do to files that were not synced; the process is gone without a word."""
+    for file in (node.spool.root / "received").rglob("*.dcm"):
+        if what == "gone":
+            file.unlink()
+        else:
+            os.truncate(file, 0 if what == "empty" else 700)
+
+
+@pytest.mark.parametrize("what", ["gone", "empty", "short"])
+def test_r1_a_start_puts_back_from_the_journal_what_power_took(tmp_path, what):
+    """R1: every acknowledged instance is there with equal hash, though its file was never synced by itself."""
+    node = Node(tmp_path, journal_mb=2)
+    ready(node.server._services.scp.journal)
+    data = [slice_of(number) for number in range(5)]
+    assert node.send(*data) == [0x0000] * 5
+    copies = {path.name: path.read_bytes() for path in node.spool.journal.iterdir()}
+    node.close()
+    lose_power(node, what)
+    for name, content in copies.items():
+        (node.spool.journal / name).write_bytes(content)
+    again = Node(tmp_path, journal_mb=0)
+    try:
+        rows = again.rows(InstanceRow)
+        assert len(rows) == 5
+        for row in rows:
+            stored = again.spool.absolute(row.path).read_bytes()
+            assert digest(stored[len(stored) - row.size :]) == row.sha256
+            assert stored[128:132] == b"DICM"
+        assert list(again.spool.journal.iterdir()) == []
+    finally:
+        again.close()
+
+
+def test_r1_nothing_that_was_never_acknowledged_comes_back(tmp_path, spool):
+    """R1: a record without a row is no instance."""
+    journal = ready(IntakeJournal(spool, "dead", SEGMENT))
+    path, content = placed(spool, 1)
+    assert journal.save(path, content)
+    spool.remove(path)
+    node = Node(tmp_path)
+    try:
+        assert not spool.absolute(path).exists()
+        assert not node.rows(InstanceRow)
+    finally:
+        node.close()
+
+
+def test_a_clean_stop_syncs_the_files_and_removes_the_journal(spool, monkeypatch):
+    """R1: after a stop nothing depends on the journal."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    path, content = placed(spool, 1)
+    assert journal.save(path, content)
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), sync(fd)))
+    journal.close()
+    assert str(spool.absolute(path)) in synced
+    assert str(spool.absolute(path).parent) in synced
+    assert list(spool.journal.iterdir()) == []
+
+
+def test_a_full_journal_says_so_and_begins_anew_when_its_files_are_durable(spool):
+    """R1: no record is overwritten before its file is durable by itself."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    saved = 0
+    deadline = time.monotonic() + 30
+    while saved < 60 and time.monotonic() < deadline:
+        path, content = placed(spool, saved, 30_000)
+        if journal.save(path, content):
+            saved += 1
+        else:
+            assert all(segment.end for segment in journal._segments)
+            time.sleep(0.01)
+    assert saved == 60
+    journal.close()
+
+
+def test_what_does_not_fit_is_left_to_the_caller(spool):
+    """R1: a file larger than a segment is synced by itself."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    assert not journal.save("received/aa/x.dcm", bytes(SEGMENT))
+    journal.close()
+    assert not journal.save("received/aa/x.dcm", b"closed")
+
+
+def test_r3_a_disk_that_fails_at_the_journal_is_told_and_the_journal_is_left_alone(spool, monkeypatch):
+    """R3: the caller answers A700; what comes later is synced by itself."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    path, content = placed(spool, 1)
+    with pytest.raises(Transient, match="disk error 5"):
+        journal.save(path, content)
+    monkeypatch.undo()
+    assert not journal.save(path, content)
+    journal.close()
+
+
+def test_r3_a_file_whose_own_sync_fails_is_written_again_from_the_journal(spool, monkeypatch):
+    """R3: a failed fsync may have dropped the pages; the journal still has them."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    path, content = placed(spool, 1)
+    assert journal.save(path, content)
+    sync, failed = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if name.endswith(".dcm") and not failed:
+            failed.append(name)
+            os.truncate(spool.absolute(path), 10)
+            raise OSError(errno.EIO, "input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    journal.close()
+    assert failed
+    assert spool.absolute(path).read_bytes() == content
+
+
+def test_threads_that_wait_share_a_sync_that_began_after_they_asked(tmp_path, monkeypatch):
+    """R1: group commit never answers for a write that came after the sync had begun."""
+    began, go, calls = threading.Event(), threading.Event(), []
+
+    def slow(_descriptor: int) -> None:
+        calls.append(time.monotonic())
+        began.set()
+        go.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    group = GroupSync(0)
+    first = threading.Thread(target=group.sync)
+    first.start()
+    began.wait(10)
+    late = [threading.Thread(target=group.sync) for _ in range(8)]
+    for thread in late:
+        thread.start()
+    time.sleep(0.2)
+    assert all(thread.is_alive() for thread in late)
+    assert len(calls) == 1
+    go.set()
+    for thread in (first, *late):
+        thread.join(10)
+    assert len(calls) == 2
+
+
+@given(
+    st.lists(st.tuples(st.text("abcdef0123456789/-.", min_size=1, max_size=300), st.binary(max_size=9000)), max_size=6)
+)
+def test_a_segment_is_read_back_up_to_the_first_byte_that_is_no_record(tmp_path_factory, entries):
+    """R1: whatever lies behind the newest record is not taken for one; contents come back as they were."""
+    file = tmp_path_factory.mktemp("segment") / "x"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+    try:
+        offset, written = 0, []
+        for path, content in entries:
+            record = Record(path, offset, len(content))
+            write_all(descriptor, (encode_head(record), content), offset)
+            written.append((record, content))
+            offset += span(path, len(content))
+        os.ftruncate(descriptor, offset)
+        os.pwrite(descriptor, b"DNINTAKE" + os.urandom(BLOCK), offset)
+        found = list(records(descriptor))
+        assert found == [record for record, _ in written]
+        for record, content in written:
+            assert os.pread(descriptor, record.size, record.content_offset) == content
+    finally:
+        os.close(descriptor)

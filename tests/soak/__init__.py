@@ -1,0 +1,1 @@
+"""A node under scanners and faults for half an hour."""

@@ -1,0 +1,1 @@
+"""What the node is made of: the lock of hashes and the question for known vulnerabilities (docs/security.md, S19)."""
