@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-detect acceptance viewer-check fuzz lock audit-dependencies clean
+.PHONY: help demo test check format bench bench-detect chaos soak acceptance viewer-check fuzz lock audit-dependencies clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,12 @@ lock: $(READY) $(TOOLS)/.ready ## requirements.lock from constraints.txt
 audit-dependencies: $(READY) ## known vulnerabilities of what is pinned; says so where no service answers
 	$(MAKE) $(TOOLS)/.ready || echo "COULD NOT BE ASKED: pip-audit cannot be installed here"
 	test ! -e $(TOOLS)/.ready || $(BIN)/python -m tests.supply audit --pip-audit $(TOOLS)/bin/pip-audit
+
+chaos: $(READY) ## 200 kills, 400 power cuts, 10,000 instances; writes docs/reliability.md
+	$(BIN)/python -m tests.chaos --rounds 200
+
+soak: $(READY) ## half an hour of scanners and faults; writes docs/reliability.md
+	$(BIN)/python -m tests.soak --minutes 30
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(TOOLS) fuzz-failures demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -36,7 +36,7 @@ def read_recent(session: Session, limit: int) -> list[dict[str, Any]]:
 
 def _instances(session: Session, series: Collection[int]) -> dict[int, int]:
     query = select(InstanceRow.series_id, func.count()).where(InstanceRow.series_id.in_(series))
-    return dict(session.execute(query.group_by(InstanceRow.series_id)).tuples().all())
+    return dict(session.execute(query.group_by(InstanceRow.series_id)).all())
 
 
 def _results(session: Session, series: dict[int, SeriesRow]) -> dict[int, list[dict[str, Any]]]:

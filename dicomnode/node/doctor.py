@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import text
-
 from dicomnode.audit import verify
 from dicomnode.config import Destination, Peer
 from dicomnode.detectors.discovery import discover
@@ -17,6 +15,7 @@ from dicomnode.node.build import Blueprint
 from dicomnode.node.peer_checks import check_peer
 from dicomnode.node.tls_checks import check_secrets_and_tls
 from dicomnode.store.schema import MEND, check_restored, check_schema, check_triggers
+from dicomnode.store.snapshot import damage
 
 Level = Literal["ok", "warning", "fault"]
 
@@ -94,11 +93,11 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
     check_schema(store)
     check_triggers(store)
     with store.read() as session:
-        answer = str(session.scalar(text("PRAGMA quick_check(1)")))
+        answer = "; ".join(damage(session)) or "ok"
         verdict = verify(session)
     store.close()
     if answer == "ok":
-        yield Diagnosis("database", "ok", f"{store.path}: quick check ok")
+        yield Diagnosis("database", "ok", f"{store.path}: integrity check ok")
     else:
         yield Diagnosis("database", "fault", f"{store.path}: {answer}", MEND)
     if verdict.ok:

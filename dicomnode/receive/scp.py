@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from dicomnode.receive.records import Kept, SpooledInstance, moment
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.engine import Store
 from dicomnode.store.journal import SEGMENTS, IntakeJournal
-from dicomnode.store.spool import Spool, SpoolFile
+from dicomnode.store.spool import Spool, SpoolFile, digest
 from dicomnode.store.tables import InstanceRow
 
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
@@ -156,25 +157,32 @@ class Incoming:
         if self.size > self._next_check:
             self._next_check = self.size + SPACE_CHECK_BYTES
             self._scp.require_space()
-        self._hash.update(fragment)
         self._open_file.write(fragment)
-        if self.size > JOURNALED_BYTES:
-            self._content = bytearray()
-        else:
+        if self.size <= JOURNALED_BYTES:
             self._content += fragment
+            return
+        if self._content:
+            self._hash.update(memoryview(self._content)[self._head_bytes :])
+            self._content = bytearray()
+        self._hash.update(fragment)
 
     def _keep(self) -> None:
-        """The header is read while the file is made durable; the rows follow when both are done."""
-        sha256 = self._hash.hexdigest()
-        path = self._open_file.place(f"{sha256}-{self._association.id}-{time.monotonic_ns():x}.dcm")
+        """Digest and header are computed while the file is made durable; the rows follow when both are done."""
+        path = self._open_file.place(_name(self._association.id))
         syncing = self._scp.syncing.submit(self._make_durable, path)
         try:
-            examined = self._examine()
+            sha256, examined = self._digest(), self._examine()
         finally:
             syncing.result()
         self._study = examined.reference.StudyInstanceUID
         about = self._request.TransferSyntaxUID, sha256, self.size, path, self._scp.clock()
         self._record(SpooledInstance(self._association, examined, *about))
+
+    def _digest(self) -> str:
+        """SHA-256 of the data set: a long one was hashed as it came, a short one is in memory."""
+        if self._content:
+            self._hash.update(memoryview(self._content)[self._head_bytes :])
+        return self._hash.hexdigest()
 
     def _make_durable(self, path: str) -> None:
         journal = self._scp.journal
@@ -223,3 +231,9 @@ class Incoming:
         if self._file is None:
             raise Transient("spool: no file")
         return self._file
+
+
+def _name(association: int) -> str:
+    """A fresh spool name: a digest of nothing that a peer chose, and the Association that a recovery asks for."""
+    moment_ns = time.monotonic_ns()
+    return f"{digest(os.urandom(16))}-{association}-{moment_ns:x}.dcm"

@@ -52,8 +52,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End all children that are idle; nothing can be called any more."""
-        for _ in range(self._places.qsize()):
-            child = self._places.get()
+        for child in [self._places.get() for _ in range(self._places.qsize())]:
             if child is not None:
                 child.end()
             self._places.put(None)

@@ -73,9 +73,12 @@ def looking_at(path: Path) -> Iterator[Session]:
         engine.dispose()
 
 
-def damage(session: Session) -> list[str]:
-    """What SQLite finds wrong with the database, its indexes included; empty when it is sound. Raises DatabaseError."""
-    found = session.scalars(text(f"PRAGMA integrity_check({MAX_FAULTS})"))
+def damage(session: Session, table: str = "") -> list[str]:
+    """What SQLite finds wrong with the database or one ``table``, indexes included; empty when it is sound.
+
+    Raises DatabaseError.
+    """
+    found = session.scalars(text(f"PRAGMA integrity_check({table or MAX_FAULTS})"))
     return [line for line in map(str, found) if line != "ok"]
 
 

@@ -70,6 +70,7 @@ def test_a_knee_is_not_analysed_because_no_detector_accepts_it(site, tmp_path: P
 
 
 def test_a_late_slice_gives_a_new_result_that_names_the_old_one(site, tmp_path: Path) -> None:
+    """R6: the study is opened again and the new report names the one that it replaces."""
     node, pacs = site
     phantom = make_ct_head(seed=32)
     study = str(phantom.datasets[0].StudyInstanceUID)
@@ -99,6 +100,7 @@ def _reports(pacs: DemoPacs, study: str) -> list[Any]:
 
 
 def test_a_missing_slice_is_waited_for_and_then_said(site, tmp_path: Path) -> None:
+    """R7: waited for, then closed with the flag "incomplete" and a reason, never silently."""
     node, _ = site
     phantom = make_ct_head(seed=33)
     study = str(phantom.datasets[0].StudyInstanceUID)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from tests.faults.cuts import Recording, cut_and_start, cut_points, record_reception
 from tests.faults.order import STRACE, out_of_order, read_trace
 from tests.faults.powerloss import Answer, answers, without_syncs
-from tests.faults.receiver import Receiver
+from tests.faults.receiver import Receiver, stored_paths
 from tests.faults.scu import SUCCESS, Scu, make_image
 from tests.faults.shims import build, needs_gcc
 
@@ -49,13 +47,11 @@ def test_the_kernel_saw_every_sync_before_the_answer(tmp_path: Path) -> None:
     seen = [answer for answer in answers(events) if answer.status == SUCCESS]
     sent = {(scu.local_port, message): image for scu in scanners for message, image in scu.sent.items()}
     assert len(seen) == len(sent) == 6
-    with closing(sqlite3.connect(receiver.database)) as database:
-        paths = dict(database.execute("SELECT SOPInstanceUID, path FROM instance").fetchall())
+    paths = stored_paths(receiver.data)
 
     def faults(events, answer: Answer) -> list[str]:
         image = sent[answer.port, answer.message]
-        path = str(receiver.data / "spool" / paths[image.uid])
-        return out_of_order(events, answer.sequence, path, image.uid, image.data)
+        return out_of_order(events, answer.sequence, paths[image.uid], image.uid, image.data)
 
     assert [faults(events, answer) for answer in seen] == [[]] * 6
     for name, (endings, folders) in FORGOTTEN.items():
@@ -143,6 +139,17 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A node from its very first start, with scanners side by side."""
     folder = tmp_path_factory.mktemp("recording")
     return record_reception(folder, build("recorder", folder), ASSOCIATIONS, IMAGES)
+
+
+@needs_gcc
+def test_the_record_shows_every_sync_before_the_answer(recording: Recording) -> None:
+    """R1: the same order in the record of the shim, which works where the kernel lets nobody trace."""
+    faults = {
+        uid: out_of_order(recording.events, sequence, recording.paths[uid], uid, recording.images[uid].data)
+        for sequence, uid, _ in recording.promised
+    }
+    assert {uid: found for uid, found in faults.items() if found} == {}
+    assert len(faults) == ASSOCIATIONS * IMAGES
 
 
 @needs_gcc

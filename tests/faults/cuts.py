@@ -17,9 +17,8 @@ from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
 from tests.faults.powerloss import Disk, Event, answers, read_record
-from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored
-from tests.faults.scu import SUCCESS, Scu, make_image
-
+from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, stored_paths
+from tests.faults.scu import SUCCESS, Image, Scu, make_image
 
 LIMITS = "journal_mb = 1\nprocesses = 2"
 """A journal that is soon full, so that its files are synced and its segments used again within a record."""
@@ -28,9 +27,14 @@ SIDE = 160
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A receiving node from its first start on. ``promised``: (sequence of the answer, UID, SHA-256)."""
+    """A receiving node from its first start on. ``promised``: (sequence of the answer, UID, SHA-256).
+
+    ``images``: UID to what was sent, ``paths``: UID to its file in the end.
+    """
 
     root: Path
+    images: dict[str, Image]
+    paths: dict[str, str]
     events: list[Event]
     promised: list[tuple[int, str, str]]
     configuration: str
@@ -79,7 +83,8 @@ def record_reception(folder: Path, library: Path, associations: int, images: int
         if answer.status == SUCCESS
     ]
     assert len(promised) == associations * images, f"{len(promised)} answers in the record"
-    return Recording(root, events, promised, receiver.config.read_text())
+    images = {image.uid: image for image in sent.values()}
+    return Recording(root, images, stored_paths(receiver.data), events, promised, receiver.config.read_text())
 
 
 def _send_side_by_side(scanners: Sequence[Scu], images: int) -> None:

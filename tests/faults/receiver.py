@@ -168,12 +168,17 @@ def stored(data: Path, database: Path | None = None) -> dict[str, str]:
     A row without a file counts as not stored.
     """
     found = {}
+    for uid, path in stored_paths(data, database).items():
+        with suppress(FileNotFoundError):
+            found[uid] = data_set_digest(Path(path))
+    return found
+
+
+def stored_paths(data: Path, database: Path | None = None) -> dict[str, str]:
+    """SOP Instance UID to the file that its row names; conflicting copies left out."""
     with closing(sqlite3.connect(database or data / "dicomnode.sqlite3")) as connection:
         rows = connection.execute("SELECT SOPInstanceUID, path FROM instance WHERE NOT conflict").fetchall()
-    for uid, path in rows:
-        with suppress(FileNotFoundError):
-            found[uid] = data_set_digest(data / "spool" / path)
-    return found
+    return {uid: str(data / "spool" / path) for uid, path in rows}
 
 
 def data_set_digest(path: Path) -> str:

@@ -71,7 +71,7 @@ def test_an_object_that_fails_the_self_check_is_never_sent_and_named_to_operator
         dataset.SOPClassUID = SecondaryCaptureImageStorage
         yield dataset
 
-    monkeypatch.setitem(BUILDERS, "page", naive)
+    monkeypatch.setitem(BUILDERS, "sr", naive)
     complete_series(bench.store, bench.spool)
     assert bench.worker(finding_result).step()
     job, assignment = bench.rows(JobRow)[0], bench.rows(AssignmentRow)[0]
@@ -79,7 +79,7 @@ def test_an_object_that_fails_the_self_check_is_never_sent_and_named_to_operator
     assert bench.rows(DerivedRow) == bench.rows(DeliveryRow) == []
     said = bench.audited("dead letter")[0]["reason"]
     assert said == job.error == assignment.reason
-    assert "(page) is not sent" in said
+    assert "(sr) is not sent" in said
     assert "TEST^CASE" not in said + caplog.text
     assert "ID-1" not in said + caplog.text
 

@@ -48,6 +48,11 @@ def assumed(content: bytes, number: int) -> list[Attempt]:
     return found
 
 
+def series_of(attempt: Attempt) -> str:
+    """The Series Instance UID that the bytes seem to name, empty when there is none."""
+    return _value(attempt.data, 0x0020, 0x000E, attempt.context.transfer_syntax)
+
+
 def self_named(attempt: Attempt) -> list[Attempt]:
     """The same bytes under the SOP Class and Instance UID that they hold; nothing where they hold none, or the same."""
     syntax = attempt.context.transfer_syntax

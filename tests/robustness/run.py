@@ -20,7 +20,7 @@ from tests.bench.watch import Vitals, vitals
 from tests.raw_scu import IMPLICIT, SUCCESS, Context, Ended, RawAssociation, Refused
 from tests.robustness.anything import NAME, install_plugin
 from tests.robustness.corpus import Sample
-from tests.robustness.objects import Attempt, assumed, attempts, distinct, self_named
+from tests.robustness.objects import Attempt, assumed, attempts, distinct, self_named, series_of
 
 CALLING = "SCANNER"
 STORE_LIMIT_S = 60.0
@@ -130,8 +130,8 @@ def running_node(folder: Path, receive: str = "", routes: str = SHIPPED_ROUTES +
 def send_all(port: int, samples: Sequence[Sample], progress: Callable[[], None] = lambda: None) -> list[Fate]:
     """Each sample by an association of its own; the answers are kept, whatever they are.
 
-    A SOP Instance UID that came before is replaced, with its Study's and Series': files of a corpus share them, and
-    only the first would be analysed.
+    Where an Instance or a Series came before, its UIDs are replaced: files of a corpus share them, and each is to be
+    a Series with an outcome of its own.
     """
     fates: list[Fate] = []
     seen: set[str] = set()
@@ -161,11 +161,12 @@ def send(port: int, sample: Sample, number: int, seen: set[str]) -> Fate:
 
 def _try(port: int, fate: Fate, todo: Iterable[Attempt], number: int, seen: set[str]) -> None:
     for attempt in todo:
-        one = distinct(attempt, number + 1) if attempt.instance in seen else attempt
+        known = {attempt.instance, series_of(attempt)} & seen
+        one = distinct(attempt, number + 1) if known else attempt
         answer = _store(port, one)
         fate.answers.append(answer)
         if answer == "0x0000":
-            seen.add(one.instance)
+            seen |= {one.instance, series_of(one)} - {""}
             fate.stored.append(hashlib.sha256(one.data).hexdigest())
             return
 

@@ -83,8 +83,8 @@ def section(result: Soak, title: str, where: str) -> str:
             table(("", ""), rows),
             f"Faults: {troubles}.",
             (
-                "Memory in MiB at the first and last look; slope in KiB a minute, handles and threads over the second half"
-                " of a life. Only processes that lived for the second half are shown."
+                "Memory in MiB at the first and last look; slope in KiB a minute, handles and threads over the second "
+                "half of a life. Only processes that lived for the second half are shown."
             ),
             table(("process", "first", "last", "slope", "handles", "threads"), processes),
             verdict,

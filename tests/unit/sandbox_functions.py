@@ -1,0 +1,114 @@
+"""Functions that tests run in a sandbox, most of them badly behaved."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import resource
+import socket
+import sys
+import time
+from typing import Any
+
+from dicomnode.errors import Permanent, Transient
+from dicomnode.sandbox import Room
+
+kept: list[object] = []
+
+
+def echo(request: Any, room: Room) -> Any:
+    return request
+
+
+def process(request: Any, room: Room) -> Any:
+    return os.getpid()
+
+
+def arrays(request: Any, room: Room) -> Any:
+    first, second = room.block(5000), room.block(10_000)
+    first.write(0, b"begin")
+    first.write(4097, b"page")
+    second.write(9_998, memoryview(bytes([7, 8])))
+    return "written"
+
+
+def outside(request: Any, room: Room) -> Any:
+    room.block(10).write(8, b"abc")
+
+
+def much(request: Any, room: Room) -> Any:
+    return room.block(1 << 40).size
+
+
+def holds_on(request: Any, room: Room) -> Any:
+    """Keeps lent memory mapped, to change it while the parent looks."""
+    block = room.block(4096)
+    kept.append(mmap.mmap(block._descriptor, 4096))
+    return "done"
+
+
+def eat(request: Any, room: Room) -> Any:
+    return len(bytearray(request))
+
+
+def spin(request: Any, room: Room) -> Any:
+    while True:
+        pass
+
+
+def sleep(request: Any, room: Room) -> Any:
+    time.sleep(600)
+
+
+def crash(request: Any, room: Room) -> Any:
+    ctypes.string_at(0)
+
+
+def die(request: Any, room: Room) -> Any:
+    os.kill(os.getpid(), 9)
+
+
+def leave(request: Any, room: Room) -> Any:
+    os._exit(0)
+
+
+def garbage(request: Any, room: Room) -> Any:
+    room._link.sendall(request.encode("latin-1"))
+    time.sleep(600)
+
+
+def refuse(request: Any, room: Room) -> Any:
+    raise Permanent(request)
+
+
+def try_later(request: Any, room: Room) -> Any:
+    raise Transient("the disk is tired")
+
+
+def fail(request: Any, room: Room) -> Any:
+    raise KeyError("DOE^JANE")
+
+
+def not_a_number(request: Any, room: Room) -> Any:
+    return float("nan")
+
+
+def write_file(request: Any, room: Room) -> Any:
+    with contextlib.suppress(OSError), open(request, "wb", buffering=0) as file:
+        file.write(b"x" * 10)
+    return None
+
+
+def descriptors(request: Any, room: Room) -> Any:
+    """How many can be opened at once."""
+    with contextlib.suppress(OSError):
+        for _ in range(10_000):
+            kept.append(socket.socket())
+    return len(kept)
+
+
+def surroundings(request: Any, room: Room) -> Any:
+    core = resource.getrlimit(resource.RLIMIT_CORE)
+    return {"environment": dict(os.environ), "torch": "torch" in sys.modules, "core": core}
