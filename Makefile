@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-detect chaos soak acceptance viewer-check fuzz lock audit-dependencies clean
+.PHONY: help demo test check format bench bench-detect bench-scale chaos soak acceptance viewer-check fuzz lock audit-dependencies clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ chaos: $(READY) ## 200 kills, 400 power cuts, 10,000 instances; writes docs/reli
 
 soak: $(READY) ## half an hour of scanners and faults; writes docs/reliability.md
 	$(BIN)/python -m tests.soak --minutes 30
+
+bench-scale: $(READY) ## claims, questions and status with 1,000,000 audit rows; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.scale
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(TOOLS) fuzz-failures demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -138,10 +138,9 @@ def _proven(
     counts: dict[tuple[int, str], Counter[str]] = {}
     for association_id, uid, kind, number in session.execute(counted):
         counts.setdefault((association_id, uid), Counter())[kind] = number
-    query = select(AuditRow.body).where(
-        of_kind == Event.BEGIN_TRANSFERRING, AuditRow.ts >= since, association.in_(ids)
-    )
-    begun = [json.loads(body) for body in session.scalars(query.order_by(AuditRow.seq))]
+    beginnings = (of_kind == Event.BEGIN_TRANSFERRING, AuditRow.ts >= since, association.in_(ids))
+    found = session.execute(select(AuditRow.seq, AuditRow.body).where(*beginnings)).all()
+    begun = [json.loads(body) for _, body in sorted(found)]
     return begun, {**{(body["association"], body["StudyInstanceUID"]): Counter() for body in begun}, **counts}
 
 

@@ -46,6 +46,8 @@ _ADD_INSTANCE = (
     " path, header, generation, received_at, copies, conflict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
 )
 _COUNT_STORED = "UPDATE association SET n_stored = n_stored + 1 WHERE id = ?"
+_ACTIONS = {Event.INSTANCE_STORED: "C", Event.INSTANCE_REPEATED: "R"}
+"""Event Action Code (PS3.15 A.5.1): create, read (it was held already), and update for what changes what was there."""
 
 
 class Kept(StrEnum):
@@ -208,6 +210,7 @@ class Batch:
             "TransferSyntaxUID": spooled.TransferSyntaxUID,
             "sha256": spooled.sha256,
             "size": spooled.size,
+            "action": _ACTIONS.get(event, "U"),
             **facts,
         }
         self.entries.append(Entry(event, body, spooled.received_at))

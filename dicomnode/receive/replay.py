@@ -54,6 +54,8 @@ def row_of(store: Store, path: str) -> tuple[int, str] | None:
 def _replay_file(store: Store, spool: Spool, journal: Path) -> int:
     try:
         descriptor = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # another receiving process that starts now has put its files back
+        return 0
     except OSError as error:
         raise Transient(f"spool: disk error {error.errno}") from error
     try:

@@ -47,7 +47,13 @@ class StorageScp:
         self.syncing = ThreadPoolExecutor(config.receive.max_associations, "sync")
 
     def open_journal(self, owner: str, size: int) -> None:
-        """Take a journal of ``size`` bytes for the process ``owner``, whose earlier ones were replayed."""
+        """Take a journal of ``size`` bytes for the process ``owner``, whose earlier ones were replayed.
+
+        None where it would take what ``min_free_bytes`` reserves.
+        """
+        if self.spool.free_bytes() < self.min_free + size:
+            _log.warning("no room for an intake journal, every file is synced by itself")
+            return
         self.journal = IntakeJournal(self.spool, owner or "single", size // SEGMENTS)
 
     def close(self) -> None:

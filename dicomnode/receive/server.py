@@ -75,6 +75,7 @@ class StorageServer:
         Raises ConfigError when a port cannot be bound, Transient when the database is not available.
         """
         recover(self._store, self._spool, self._clock())
+        self._prepare()
         if self._config.receive.journal_mb:
             self._services.scp.open_journal(self._owner, self._config.receive.journal_mb * 1024 * 1024)
         sockets = self._sockets or bind(self._config)
@@ -89,6 +90,13 @@ class StorageServer:
             listener.start()
         threading.Thread(target=self._reap, name="associations", daemon=True).start()
         return self.ports.get("port", self.ports.get("tls_port", 0))
+
+    def _prepare(self) -> None:
+        """What would cost the first Instances time. A disk that fails here fails them with an honest status."""
+        try:
+            self._spool.prepare("received")
+        except OSError as error:
+            _log.error("the folders of the spool cannot be made", extra={"error": error.errno})
 
     def stop(self, grace_s: float) -> None:
         """Take no new Association, let the open ones go on while they send, for ``grace_s`` at most, then close.

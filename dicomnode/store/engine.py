@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Engine, PoolProxiedConnection, Select, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 from dicomnode.errors import ConfigError, Transient
 
 BUSY_TIMEOUT_S = 30.0
+LOOK_AGAIN_S = 0.0003
 RECEPTION_TIMEOUT_S = 10.0
 """How long a C-STORE waits for the database: the peer has to hear 0xA700 before its own patience ends."""
 WAL_PAGES = 16_384
@@ -44,6 +46,7 @@ class Store:
             raise ConfigError("node.database: only SQLite files are supported (sqlite:////path/to/file)")
         self.url = url
         self.path = Path(parsed.database)
+        self._busy_timeout_s = busy_timeout_s
         self._raw: PoolProxiedConnection | None = None
         self._raw_turn = threading.Lock()
         try:
@@ -76,8 +79,9 @@ class Store:
         with _driver_translated(), self._raw_turn:
             if self._raw is None:
                 self._raw = self._writer.raw_connection()
-            connection: Any = self._raw.driver_connection
-            connection.execute("BEGIN IMMEDIATE")
+                cast("sqlite3.Connection", self._raw.driver_connection).execute("PRAGMA busy_timeout=0").close()
+            connection = cast("sqlite3.Connection", self._raw.driver_connection)
+            self._begin(connection)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -85,6 +89,19 @@ class Store:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take the write lock. SQLite itself looks again after 1, 2, 5, 10, … ms: long for a neighbour."""
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_AGAIN_S)
+            else:
+                return
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -101,7 +118,7 @@ class Store:
         """Close every connection of this process."""
         with self._raw_turn:
             if self._raw is not None:
-                self._raw.close()
+                self._raw.invalidate()
                 self._raw = None
         self._writer.dispose()
         self._reader.dispose()

@@ -146,10 +146,15 @@ class IntakeJournal:
     def _make(self, number: int) -> _Segment:
         file = self._spool.journal / f"{self._owner}.{number}"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        for start in range(0, self._bytes, len(_ZEROS)):
-            write_all(descriptor, (_ZEROS,), start)
-        os.fsync(descriptor)
-        sync_folder(file.parent)
+        try:
+            for start in range(0, self._bytes, len(_ZEROS)):
+                write_all(descriptor, (_ZEROS,), start)
+            os.fsync(descriptor)
+            sync_folder(file.parent)
+        except OSError:  # what is left of it would keep a full disk full
+            os.close(descriptor)
+            file.unlink(missing_ok=True)
+            raise
         return _Segment(file, descriptor, GroupSync(descriptor))
 
     def _recycle(self, number: int, segment: _Segment) -> None:

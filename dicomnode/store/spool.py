@@ -89,6 +89,14 @@ class Spool:
                 file.write(part)
             return file.replace(name)
 
+    def prepare(self, area: str) -> None:
+        """Make every folder of ``area`` at once, so that no file waits for its own. Raises OSError."""
+        for number in range(256):
+            folder = self.root / area / f"{number:02x}"
+            folder.mkdir(exist_ok=True)
+            self._durable.add(folder)
+        sync_folder(self.root / area)
+
     def folder_of(self, area: str, name: str) -> Path:
         """The folder of a file called ``name``, durably there. Raises ValueError for a name that could leave the spool.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,10 +49,11 @@ def test_a_repeat_is_counted_and_a_conflict_is_kept(site: tuple[WholeNode, Archi
     assert node.rows(kept, images[0].uid) == [(images[0].sha256, 3, 0)]
     assert node.rows(kept, images[1].uid) == [(images[1].sha256, 1, 0), (other.sha256, 1, 1)]
     assert len(list((node.data / "spool" / "received").rglob("*.dcm"))) == 4
-    alarms = [body["SOPInstanceUID"] for body in audit_bodies(node.database, "instance conflict")]
-    assert alarms == [other.uid]
-    assert len(audit_bodies(node.database, "instance repeated")) == 2
-    assert "conflict" in node.run("status", "--json").stdout
+    alarms = [(body["SOPInstanceUID"], body["action"]) for body in audit_bodies(node.database, "instance conflict")]
+    assert alarms == [(other.uid, "U")]
+    repeats = [(body["SOPInstanceUID"], body["action"]) for body in audit_bodies(node.database, "instance repeated")]
+    assert repeats == [(images[0].uid, "R")] * 2
+    assert json.loads(node.run("status", "--json").stdout)["received"]["conflicts"] == 1
     third = [make_image("2.25.56", number) for number in (1, 2, 3)]
     with Scu(node.port) as scu:
         assert [scu.store(image) for image in third] == [SUCCESS] * 3

@@ -24,7 +24,7 @@ from tests.faults.steady import many_instances
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 TITLE = "Long run"
-WHOLE_SHARE = 0.2
+WHOLE_SHARE = 0.1
 MIB = 2**20
 
 

@@ -155,10 +155,10 @@ class Bench:
         self.now = 100.0
         self.config, self.source = parse_config(config)
 
-    def worker(self, script: Callable[[Volume], DetectionResult]) -> DetectWorker:
+    def worker(self, script: Callable[[Volume], DetectionResult], own: Reader | None = None) -> DetectWorker:
         detectors, digest = ScriptedDetector(script), self.source.sha256
         return DetectWorker(
-            self.store, self.spool, self.config, digest, detectors, "worker-1", lambda: self.now, reader()
+            self.store, self.spool, self.config, digest, detectors, "worker-1", lambda: self.now, own or reader()
         )
 
     def flow(self) -> FlowWorker:

@@ -23,6 +23,7 @@ from dicomnode.config import Config
 from dicomnode.dicom.sop_classes import CT_IMAGE, VERIFICATION
 from dicomnode.dicom.tls import client_context
 from dicomnode.receive import StorageServer
+from dicomnode.receive.listener import MAX_PENDING
 from dicomnode.receive.tls import Reason
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -30,7 +31,7 @@ from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssociationRow, AuditRow, InstanceRow
 from tests.certificates import Authority, Pair
 from tests.integration.test_receive_storage import slice_of, store_bytes
-from tests.tls_clients import TLS_1_1, TLS_1_2, Client, drips, greets, lax_context, leaves, says, silent
+from tests.tls_clients import CLIENT_HELLO_HEAD, TLS_1_1, TLS_1_2, Client, drips, greets, lax_context, leaves, says
 
 ASSOCIATE_RQ = b"\x01\x00\x00\x00\x00\xcd\x00\x01\x00\x00" + b"NODE".ljust(16) + b"CT1".ljust(16) + bytes(160)
 
@@ -147,7 +148,6 @@ def hostile(node: SecureNode) -> dict[str, tuple[Client, Reason]]:
         "TLS 1.1": (greets(lax_context(node.scanner, TLS_1_1)), Reason.OLD_PROTOCOL),
         "plain DICOM": (says(ASSOCIATE_RQ), Reason.PLAIN_TEXT),
         "hangs up": (leaves, Reason.LOST),
-        "silent": (silent, Reason.LATE),
         "drips": (drips(0.2), Reason.LATE),
     }
 
@@ -155,7 +155,7 @@ def hostile(node: SecureNode) -> dict[str, tuple[Client, Reason]]:
 HOSTILE = ("no certificate", "no certificate, TLS 1.2", "foreign authority", "expired", "TLS 1.1", "plain DICOM")
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "hangs up", "silent", "drips"])
+@pytest.mark.parametrize("name", [*HOSTILE, "hangs up", "drips"])
 def test_a_wrong_handshake_ends_without_an_association(node: SecureNode, name: str) -> None:
     """S4, S3: closed, a Security Alert with the reason and the address, no association, and the scanner is served."""
     client, reason = hostile(node)[name]
@@ -180,6 +180,34 @@ def test_stalled_handshakes_hold_nobody_else(node: SecureNode) -> None:
     finally:
         for each in stalled:
             each.close()
+
+
+def test_a_flood_of_stalled_handshakes_displaces_its_own_first(node: SecureNode) -> None:
+    """S3: more than may be pending; the oldest are dropped before their time, and the scanner is served."""
+    flood: list[socket.socket] = []
+    try:
+        for _ in range(MAX_PENDING + 30):
+            flood.append(socket.create_connection(("127.0.0.1", node.port), timeout=30))
+            flood[-1].sendall(CLIENT_HELLO_HEAD)
+        assert node.is_served(node.scanner, "CT1")
+        assert not any(_is_open(each) for each in flood[:20])
+    finally:
+        for each in flood:
+            each.close()
+
+
+def test_a_forced_end_cuts_associations_off(tmp_path: Path) -> None:
+    """R17: a peer that holds its TLS association open does not hold the stop."""
+    with running(tmp_path) as node:
+        association = node.associate(node.scanner)
+        assert association.is_established
+        started = time.monotonic()
+        node.server.stop(0.5)
+        assert time.monotonic() - started < 20
+        association.join(30)
+        assert not association.is_alive()
+        with node.store.read() as session:
+            assert [row.ended for row in session.scalars(select(AssociationRow))] == ["lost"]
 
 
 def _is_open(connection: socket.socket) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from dicomnode.audit import verify
 from dicomnode.config import parse_config
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.worker import Deliverer
-from dicomnode.detectors.contract import ModelIdentity
+from dicomnode.detectors.contract import ModelIdentity, Outcome
 from dicomnode.jobs import claim, release_owner
 from dicomnode.node.requeue import requeue_dead_job
 from dicomnode.report.build import BUILDERS
-from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, JobRow
+from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, JobRow, SeriesRow
 from tests.integration.deliver_fixtures import CLASS_OF, FakePacs
 from tests.integration.detect_fixtures import MODEL, Bench, ScriptedDetector, complete_series, finding_result
 
@@ -119,7 +119,7 @@ def test_no_stand_ins_of_another_answer(bench: Bench, other: str) -> None:
     bench.now += 60.0
     answer = finding_result
     if other == "answer":
-        answer = lambda volume: replace(finding_result(volume), outcome="no findings", findings=())  # noqa: E731
+        answer = lambda volume: replace(finding_result(volume), outcome=Outcome.NO_FINDINGS, findings=())  # noqa: E731
     worker = bench.worker(answer)
     if other == "model":
         newer = ModelIdentity(MODEL.name, "2.0.0", "cd" * 32, MODEL.licence)
@@ -135,10 +135,6 @@ def test_no_stand_ins_of_another_answer(bench: Bench, other: str) -> None:
 
 def test_a_stand_in_that_breaks_the_standard_takes_nothing_from_the_result(bench: Bench) -> None:
     """It is a dead letter; an operator's requeue makes the stand-ins only, and the result is not touched."""
-
-    def naive(volume: object, headers: Sequence[Dataset], *_: object) -> Iterator[Dataset]:
-        yield Dataset()
-
     complete_series(bench.store, bench.spool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BUILDERS, "page", lambda *_: iter([Dataset()]))
@@ -163,8 +159,6 @@ def test_a_newer_generation_does_not_undo_a_result_whose_stand_ins_were_to_be_ma
     complete_series(bench.store, bench.spool)
     die_before_stand_ins(bench)
     with bench.store.write() as session:
-        from dicomnode.store.tables import SeriesRow
-
         session.execute(update(SeriesRow).values(generation=2))
     bench.now += 60.0
     assert bench.worker(finding_result).step()

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import event
 
 from dicomnode.assemble import sweep
-from dicomnode.audit import AuditFilter, find
+from dicomnode.audit import AuditFilter, append, find
+from dicomnode.audit.events import Event
+from dicomnode.cli import cli
 from dicomnode.config import Config, parse_config
 from dicomnode.console.status import read_status
 from dicomnode.deliver.commit_worker import CommitWorker
 from dicomnode.deliver.outbox import next_job
 from dicomnode.jobs import claim, expire, release_owner, waiting
 from dicomnode.receive.associations import lose_open
+from dicomnode.store.audit_sql import subject_sql
 from dicomnode.store.engine import Store
+from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
 from tests.bench.scale import fill, patient_id, study_uid
 
@@ -202,3 +207,66 @@ def test_bodies_say_their_subject_before_any_inner_object_does(store: Store) -> 
     """The index reads the first mention; sorted keys put PatientID and StudyInstanceUID before every lower-case one."""
     body = {"outputs": [{"PatientID": "inner"}], "PatientID": "outer", "StudyInstanceUID": "1.2", "Series": {}}
     assert json.dumps(body, sort_keys=True).index("outer") < json.dumps(body, sort_keys=True).index("inner")
+
+
+ODD = ["", "P1", "P10", 'a"b', "a\\b", "Ünal Ö", "x" * 64, "x" * 65, "y" * 70, "{}", "P1,", "~", "\U0010ffff", "a~"]
+
+
+def test_odd_identifiers_are_found_and_only_they(tmp_path: Path) -> None:
+    """A quote, a backslash, a beginning of another, a longer value than DICOM allows: none hides a row."""
+    store = Store(f"sqlite:///{tmp_path}/odd.sqlite3")
+    migrate(store)
+    with store.write() as session:
+        for value in ODD:
+            append(session, Event.INSTANCE_STORED, {"PatientID": value, "StudyInstanceUID": value, "zz": ODD})
+            append(session, Event.INFERENCE, {"PatientID": value})
+        append(session, Event.INFERENCE, {"outputs": [{"PatientID": "P1", "StudyInstanceUID": "P1"}]})
+    for number, value in enumerate(ODD):
+        assert [row["seq"] for row in rows(store, AuditFilter(patient=value))] == [2 * number + 1, 2 * number + 2]
+        assert [row["seq"] for row in rows(store, AuditFilter(study=value))] == [2 * number + 1]
+    store.close()
+
+
+def alter(store: Store, *statements: str) -> None:
+    connection = sqlite3.connect(store.path, isolation_level=None)
+    connection.execute("PRAGMA writable_schema=ON")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path}/dicomnode.sqlite3")
+    migrate(made)
+    with made.write() as session:
+        for number in range(20):
+            append(session, Event.INSTANCE_STORED, {"PatientID": f"P{number % 4}"})
+    yield made
+    made.close()
+
+
+PARTIAL = subject_sql("PatientID")
+HIDE = (
+    "DROP INDEX ix_audit_PatientID",
+    f"CREATE INDEX ix_audit_PatientID ON audit ({PARTIAL}) WHERE seq != 6",
+)
+
+
+@pytest.mark.parametrize("statements", [HIDE[:1], HIDE], ids=["without the index", "with one that leaves a row out"])
+def test_an_index_that_is_not_ours_hides_no_row(log: Store, statements: tuple[str, ...]) -> None:
+    alter(log, *statements)
+    assert [row["seq"] for row in rows(log, AuditFilter(patient="P1"))] == [2, 6, 10, 14, 18]
+
+
+def test_a_forged_index_hides_a_row_and_verify_tells(log: Store, tmp_path: Path) -> None:
+    """An intruder who writes SQLite's own tables can hide a row from a question, though not from verify."""
+    honest = f"CREATE INDEX ix_audit_PatientID ON audit ({PARTIAL})".replace("'", "''")
+    alter(log, *HIDE, f"UPDATE sqlite_master SET sql = '{honest}' WHERE name = 'ix_audit_PatientID'")
+    log.close()
+    assert [row["seq"] for row in rows(log, AuditFilter(patient="P1"))] == [2, 10, 14, 18], "the forgery does not work"
+    config = tmp_path / "node.toml"
+    config.write_text(f'[node]\ndata_dir = "{tmp_path}"\n')
+    answer = CliRunner().invoke(cli, ["audit", "verify", "--config", str(config), "--json"], standalone_mode=False)
+    assert answer.return_value == 1
+    assert "row 6 missing from index ix_audit_PatientID" in json.loads(answer.output)["reason"]

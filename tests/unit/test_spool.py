@@ -196,3 +196,14 @@ def test_free_space_is_that_of_the_file_system(spool: Spool, monkeypatch: pytest
     spool.root = spool.root / "gone"
     with pytest.raises(Transient, match="disk error 2"):
         spool.free_bytes()
+
+
+def test_prepared_folders_are_durable_before_the_first_file(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R1: one sync for all folders; a file in one of them needs no other than its own and its folder's."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink()), sync(fd)))
+    spool.prepare("received")
+    assert synced == [spool.root / "received"]
+    synced.clear()
+    spool.store((b"x",), "received", NAME)
+    assert synced[1:] == [spool.root / "received" / NAME[:2]]

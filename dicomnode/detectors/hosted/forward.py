@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import warnings
 import zipfile
@@ -103,6 +104,8 @@ def _torchscript(content: bytes, path: Path, accelerator: str) -> Network:  # no
 
 
 def _export(content: bytes, path: Path, accelerator: str) -> Network:  # noqa: ARG001 - the loaders' signature
+    """Sample inputs and constants are pickled in it: tensors only, which torch takes from the environment alone."""
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     module = torch.export.load(io.BytesIO(content)).module()
     return Network(_of_module(module.to(accelerator), accelerator), accelerator)
 
