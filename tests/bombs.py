@@ -1,4 +1,4 @@
-"""Files that harm whoever parses them carelessly: nested, endless, lying, inflating. Each is a whole CT image but for that."""
+"""Files that harm whoever parses them carelessly: nested, endless, lying, inflating; else each is a sound CT image."""
 
 from __future__ import annotations
 
@@ -48,13 +48,19 @@ def _deflated() -> bytes:
     dataset = _image()
     dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
     content = file_of(dataset)
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     start = 132 + 12 + int(struct.unpack_from("<I", content, 140)[0])
     plain = zlib.decompress(content[start:], -zlib.MAX_WBITS)
     at = plain.index(b"\xe0\x7f\x10\x00OW")
     blob = struct.pack("<HH2sHI", 0x0042, 0x0011, b"OB", 0, 600 << 20)
-    parts = [packer.compress(plain[:at] + blob)] + [packer.compress(bytes(1 << 20)) for _ in range(600)]
-    return content[:start] + b"".join([*parts, packer.compress(plain[at:]), packer.flush()])
+    return (
+        content[:start] + _packed(plain[:at] + blob) + _packed(bytes(8 << 20)) * 75 + _packed(plain[at:], zlib.Z_FINISH)
+    )
+
+
+def _packed(plain: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
+    """A piece of a deflated stream that can stand anywhere in it."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(plain) + packer.flush(flush)
 
 
 def _compressed(syntax: str, *frames: bytes, **elements: object) -> bytes:

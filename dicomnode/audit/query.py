@@ -90,7 +90,7 @@ def export_csv(session: Session, wanted: AuditFilter, target: TextIO) -> int:
     for row in _rows(session, wanted):
         decoded = _decoded(row["body"])
         found = decoded if isinstance(decoded, dict) else {}
-        identifiers = {keyword: found.get(keyword, "") for keyword in ("PatientID", "StudyInstanceUID")}
+        identifiers = {keyword: _visible(found.get(keyword, "")) for keyword in ("PatientID", "StudyInstanceUID")}
         writer.writerow([_inert({**row, **identifiers}[column]) for column in COLUMNS])
         count += 1
     return count
@@ -140,6 +140,11 @@ def _decoded(body: str) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return body
+
+
+def _visible(value: Any) -> str:
+    """What a peer sent, with its control characters written as escapes: the export may go to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def _inert(cell: Any) -> str:

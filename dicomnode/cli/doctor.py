@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
-from dicomnode.cli.options import blueprint, config_option, json_option, print_json
+from dicomnode.cli.options import blueprint, config_option, inert, json_option, print_json
 from dicomnode.node.doctor import diagnose
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
@@ -27,10 +26,10 @@ def doctor(config_path: Path | None, as_json: bool) -> int:
         if not as_json:
             colour = _COLOURS[diagnosis.level]
             console.print(
-                f"[{colour}]{diagnosis.level:8}[/]{escape(f'{diagnosis.check}: {diagnosis.found}')}", soft_wrap=True
+                f"[{colour}]{diagnosis.level:8}[/]{inert(f'{diagnosis.check}: {diagnosis.found}')}", soft_wrap=True
             )
             if diagnosis.mend:
-                console.print(f"        → {escape(diagnosis.mend)}", soft_wrap=True)
+                console.print(f"        → {inert(diagnosis.mend)}", soft_wrap=True)
     if as_json:
         print_json({"ok": not faults, "checks": answers})
     return 1 if faults else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +22,8 @@ from dicomnode.store.engine import Store
 
 DEFAULT_CONFIG = Path("conf/dicomnode.toml")
 _WIDE = 1000
+_UNSEEN = re.compile(r"[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+"""Controls that JSON leaves as they are: C1, which terminals obey, and what turns the direction of a line."""
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +60,8 @@ def open_store(plan: Blueprint) -> Store:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -75,3 +80,8 @@ def print_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 def visible(value: str) -> str:
     """``value`` with control characters written as escapes, so that a terminal does not obey what a peer sent."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
+def inert(value: str) -> str:
+    """``value`` for a line of rich markup: neither markup nor control characters in it are obeyed."""
+    return escape(visible(value))

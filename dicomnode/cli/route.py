@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
-from dicomnode.cli.options import blueprint, config_option, json_option, print_json
+from dicomnode.cli.options import blueprint, config_option, inert, json_option, print_json
 from dicomnode.node.rehearse import rehearse
 
 
@@ -39,7 +38,7 @@ def _print(console: Console, answer: dict[str, Any]) -> None:
     console.print(f"[bold]{answer['Modality']}[/] {answer['SeriesInstanceUID']} ({answer['n_instances']} instances)")
     for reason in answer["reasons"]:
         mark = "[green]yes[/]" if reason["taken"] else "[red]no [/]"
-        text = escape(f"{reason['route']} → {reason['detector']}: {reason['text']}")
+        text = inert(f"{reason['route']} → {reason['detector']}: {reason['text']}")
         console.print(f"  {mark} {text}", soft_wrap=True)
     if not answer["taken"]:
-        console.print(f"  not analysed, because {escape(answer['summary'])}", soft_wrap=True)
+        console.print(f"  not analysed, because {inert(answer['summary'])}", soft_wrap=True)

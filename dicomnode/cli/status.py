@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
-from dicomnode.cli.options import blueprint, config_option, json_option, open_store, print_json
+from dicomnode.cli.options import blueprint, config_option, inert, json_option, open_store, print_json
 from dicomnode.console.certificates import certificate_troubles
 from dicomnode.console.status import read_status, troubles
 from dicomnode.store.clock import running
@@ -48,12 +47,12 @@ def _print(state: dict[str, Any]) -> None:
     )
     for peer, states in state["commitments"].items():
         counts = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
-        console.print(f"storage commitment by {escape(peer)}: {counts}")
+        console.print(f"storage commitment by {inert(peer)}: {counts}")
     for item in state["drift"]["alarms"]:
         moved = ", ".join(item["alarms"])
-        console.print(f"[red]drift[/] {escape(item['detector'])} from {escape(item['CallingAETitle'])}: {moved}")
+        console.print(f"[red]drift[/] {inert(item['detector'])} from {inert(item['CallingAETitle'])}: {moved}")
     for trouble in certificate_troubles(state["certificates"]):
-        console.print(f"[red]{escape(trouble)}[/]")
+        console.print(f"[red]{inert(trouble)}[/]")
     if state["stages"]:
         stages = ", ".join(_stage(name, times) for name, times in state["stages"].items())
         console.print(f"stages, p50 / p95 of the newest: {stages}")
@@ -62,13 +61,13 @@ def _print(state: dict[str, Any]) -> None:
     for series in state["recent"]:
         _print_series(console, series)
     for item in state["retrying"]:
-        to = f" to {escape(item['destination'])}" if item["destination"] else ""
+        to = f" to {inert(item['destination'])}" if item["destination"] else ""
         attempts = f"tried {item['attempts']} time(s)"
         console.print(
-            f"[yellow]tried again[/] job {item['job']} ({item['kind']}{to}), {attempts}: {escape(item['reason'])}"
+            f"[yellow]tried again[/] job {item['job']} ({item['kind']}{to}), {attempts}: {inert(item['reason'])}"
         )
     for letter in state["dead_letters"]:
-        reason = escape(letter["reason"])
+        reason = inert(letter["reason"])
         console.print(f"[red]dead letter[/] job {letter['job']} ({letter['kind']}): {reason}")
         console.print(f"  try again with: dicomnode jobs requeue {letter['job']}")
 
@@ -82,8 +81,8 @@ def _print_series(console: Console, series: dict[str, Any]) -> None:
     at = datetime.fromtimestamp(series["last_received_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     again = f", generation {series['generation']}" if series["generation"] > 1 else ""
     gaps = ", incomplete" if series["incomplete"] else ""
-    images = f"{series['instances']} image(s) from {escape(series['CallingAETitle'])}"
-    console.print(f"\n[bold]{escape(series['Modality'])}[/] {images}, {at}: {series['state']}{again}{gaps}")
+    images = f"{series['instances']} image(s) from {inert(series['CallingAETitle'])}"
+    console.print(f"\n[bold]{inert(series['Modality'])}[/] {images}, {at}: {series['state']}{again}{gaps}")
     console.print(f"  study {series['StudyInstanceUID']}", style="dim")
     for result in series["results"]:
         console.print(f"  {_outcome(result)}")
@@ -97,14 +96,14 @@ def _outcome(result: dict[str, Any]) -> str:
     parts = [f"[{_COLOURS.get(outcome, 'default')}]{outcome}[/]{gate}"]
     unanswered = outcome in ("not analysed", "failed")
     if unanswered:
-        parts.append(f"because {escape(result['reason'])}")
+        parts.append(f"because {inert(result['reason'])}")
     if result["score"] is not None:
         parts.append(f"score {result['score']:.3f} (threshold {result['threshold']:.3f})")
     if result["model"]:
         parts.append(f"by {result['detector']}, {result['model']} {result['model_version']}")
     what = " (status page)" if unanswered else ""
     parts += [
-        f"{escape(peer)}: {count} {state}{what}"
+        f"{inert(peer)}: {count} {state}{what}"
         for peer, states in result["objects"].items()
         for state, count in states.items()
     ]

@@ -95,6 +95,8 @@ class Listener:
     def _take(self, connection: socket.socket, address: str) -> None:
         with self._lock:
             oldest = min(self._pending, key=self._pending.__getitem__) if len(self._pending) >= MAX_PENDING else None
+            if oldest is not None:
+                del self._pending[oldest]
             self._pending[connection] = time.monotonic()
         if oldest is not None:
             _shut(oldest)

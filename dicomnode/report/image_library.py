@@ -100,8 +100,10 @@ def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> Conta
     shared = frozenset(common)
     entries = _Entries()
     made = [entries.entry(source, [one for one in own if one not in shared]) for source, own in described.items()]
-    group.add(_element("ContentSequence", "SQ", [*group.ContentSequence, *made]))
-    return _container(codes.IMAGE_LIBRARY, [group])
+    library, whole = _container(codes.IMAGE_LIBRARY, []), _like(group)
+    whole.add(_element("ContentSequence", "SQ", [*group.ContentSequence, *made]))
+    library.add(_element("ContentSequence", "SQ", [whole]))
+    return library
 
 
 def _container(name: Code, children: Iterable[ContentItem]) -> ContainerContentItem:

@@ -32,7 +32,8 @@ class Relief:
 def relieve(store: Store, long_bytes: int = LONG_BYTES) -> Relief:
     """Move the log into the database without waiting for anybody; cut its file when it is longer than ``long_bytes``.
 
-    A reader that keeps an old snapshot bounds what can be moved; the next tick goes on. Raises Transient.
+    A reader that keeps an old snapshot bounds what can be moved; the next tick goes on, and nobody waits for a cut that
+    could not be made. Raises Transient.
     """
     path = store.path.with_name(f"{store.path.name}-wal")
     try:
@@ -43,7 +44,7 @@ def relieve(store: Store, long_bytes: int = LONG_BYTES) -> Relief:
         with closing(sqlite3.connect(store.path, timeout=CUT_WAIT_S, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous=FULL").close()
             _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if size <= long_bytes:
+            if size <= long_bytes or moved < pages:
                 return Relief(size, pages, moved, cut=False)
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return Relief(size, pages, moved, cut=not busy)

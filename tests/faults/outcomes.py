@@ -61,10 +61,10 @@ def _of_series(connection: sqlite3.Connection, jobs: dict[tuple[str, str], str],
 
 def _of_assignment(connection: sqlite3.Connection, jobs: dict[tuple[str, str], str], row: sqlite3.Row) -> str:
     detect = jobs.get(("detect", str(row["id"])))
+    if detect in ALIVE:  # an outcome may be there already, and objects that may have to stand in for it not yet
+        return WAITING
     if row["outcome"] is None:
-        return WAITING if detect in ALIVE else f"pending, and its job is {detect}"
-    if detect in ALIVE:
-        return "an outcome, and its job is alive"
+        return f"pending, and its job is {detect}"
     if detect == "dead":
         return DEAD
     query = (

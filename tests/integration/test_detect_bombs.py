@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,8 +27,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def worker(bench: Bench) -> Iterator[DetectWorker]:
-    yield bench.worker(finding_result)
+def worker(bench: Bench) -> DetectWorker:
+    return bench.worker(finding_result)
 
 
 def series_of(bench: Bench, name: str, files: list[bytes]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from dicomnode.jobs import bury, claim, enqueue
 from tests.integration.deliver_fixtures import FakePacs, Outbox
 from tests.integration.test_deliver_worker import QUICK, absent, config, deliverer
 
-STUDIES = 4
+STUDIES = 3
+STEP_S = 60.0
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    made = Outbox(tmp_path)
-    yield made
-    made.store.close()
+def outbox() -> Iterator[Outbox]:
+    """In memory where there is such a file system: a day has hundreds of attempts, each with its commits."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        made = Outbox(Path(folder))
+        yield made
+        made.store.close()
 
 
 class Day:
@@ -33,7 +38,7 @@ class Day:
         self.outbox, self.worker = outbox, worker
         self.tried_at: list[float] = []
 
-    def until(self, at: float, step_s: float = 7.0) -> None:
+    def until(self, at: float, step_s: float = STEP_S) -> None:
         while self.outbox.now < at:
             while self.worker.step():
                 self.tried_at.append(self.outbox.now)
@@ -51,13 +56,13 @@ def test_an_archive_that_is_down_for_a_day_costs_little_loses_nothing_and_gets_e
     made = [row.SOPInstanceUID for row in outbox.derived()]
     peer, begin = absent(), outbox.now
     day = Day(outbox, deliverer(outbox, peer))
+    day.until(begin + 60.0, 2.0)
+    assert len(day.tried_at) >= 2, "the first attempts follow each other closely: most outages are short"
     day.until(begin + DAY_S)
     gaps = [later - earlier for earlier, later in zip(day.tried_at, day.tried_at[1:], strict=False)]
-    early = len([at for at in day.tried_at if at < begin + 60])
-    assert early >= 2, "the first attempts follow each other closely: most outages are short"
-    assert max(gaps) <= 300.0 + 3 * 7.0, "the cap"
-    assert len(set(gaps[20:])) > 5, "jitter: no two nodes knock in step"
-    assert 200 < len(day.tried_at) < 1200, "one attempt per back-off, whatever waits"
+    assert max(gaps) <= 300.0 + STEP_S, "the cap"
+    assert len(set(gaps[20:])) >= 3, "jitter: no two nodes knock in step"
+    assert 200 < len(day.tried_at) < 900, "one attempt per back-off, whatever waits"
     assert outbox.states() == ["waiting"] * len(made)
     assert outbox.audit("dead letter") == []
     with FakePacs(port=peer.port) as pacs:
@@ -82,7 +87,7 @@ def test_an_archive_that_is_down_for_a_day_costs_little_loses_nothing_and_gets_e
 def test_each_class_of_status_has_its_consequence_in_the_database(
     outbox: Outbox, status: int, state: str, job: str
 ) -> None:
-    """R11: A7xx is tried again, A9xx and Cxxx are dead letters at once, 0111 is success, B000, B006, B007 with warning."""
+    """R11: A7xx is tried again, A9xx and Cxxx are dead letters at once, 0111 and Bxxx are there, with a warning."""
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"])
     with FakePacs(lambda *_: status) as pacs:
         deliverer(outbox, pacs.peer()).step()
@@ -107,7 +112,7 @@ class Node:
 
 
 def test_dead_letters_are_listed_alarmed_and_replayed(outbox: Outbox, tmp_path: Path) -> None:
-    """R12: all of them, not the newest fifty; the exit status is for cron and monitoring; one command sends all again."""
+    """R12: all of them, not the newest fifty; an exit status for monitoring; one command sends all again."""
     count = 60
     for _ in range(count):
         outbox.add_result(outbox.add_study(), "pacs", kinds=["sr"])

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE
 from sqlalchemy import select
 
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.dicom.sop_classes import CT_IMAGE, VERIFICATION
 from dicomnode.dicom.tls import client_context
 from dicomnode.receive import StorageServer
@@ -72,7 +72,7 @@ class SecureNode:
         return self._associate(calling, "NODE", self.server.ports["port"])
 
     def _associate(self, calling: str, called: str, port: int, **how: Any) -> Any:
-        ae = AE(calling)
+        ae = Requestor(calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 30
         ae.add_requested_context(VERIFICATION)
         ae.add_requested_context(CT_IMAGE, ExplicitVRLittleEndian)

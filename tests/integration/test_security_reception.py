@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from pydicom import dcmread
-from sqlalchemy import select
 
 from dicomnode.cli.send import send
-from dicomnode.config import Config
-from dicomnode.receive import StorageServer
-from dicomnode.store.engine import Store
-from dicomnode.store.schema import migrate
-from dicomnode.store.spool import Spool
-from dicomnode.store.tables import AuditRow, InstanceRow
 from tests.fuzz.seeds import element_explicit
 from tests.fuzz.wire import (
     ABORTED,
@@ -36,14 +29,12 @@ from tests.fuzz.wire import (
     Peer,
     any_request,
     echo_request,
-    element,
     message,
     store_request,
     us,
 )
+from tests.integration.security_fixtures import CONTEXTS, STORE, Node, data_set
 
-CONTEXTS = ((VERIFICATION, (IMPLICIT,)), (CT_IMAGE, (IMPLICIT,)))
-STORE = 3
 PREAMBLES = {
     "MZ": b"MZ\x90\x00",
     "ELF": b"\x7fELF\x02\x01\x01",
@@ -77,58 +68,6 @@ QUERY_CLASSES = {
 }
 
 
-class Node:
-    """A receiving node in ``folder``/data; beside it nothing may appear."""
-
-    def __init__(self, folder: Path) -> None:
-        self.honest = 0
-        self.outside = folder
-        self.data = folder / "data"
-        self.data.mkdir()
-        node = {"ae_title": "NODE", "host": "127.0.0.1", "port": 0, "data_dir": str(self.data)}
-        peer = {"name": "ct", "ae_title": "FUZZ", "host": "127.0.0.1", "port": 104, "may_send": True}
-        config = Config.model_validate({"node": node, "receive": {"min_free_bytes": 0}, "peer": [peer]})
-        self.store = Store(f"sqlite:///{self.data / 'node.sqlite3'}")
-        migrate(self.store)
-        self.spool = Spool(self.data / "spool")
-        self.server = StorageServer(config, self.store, self.spool)
-        self.port = self.server.start()
-
-    def close(self) -> None:
-        self.server.stop(1.0)
-        self.store.close()
-
-    def status_of(self, data: bytes, uid: bytes) -> int | None:
-        """The answer to one C-STORE; None when the association was ended instead."""
-        with Peer(self.port) as peer:
-            assert peer.associate(CONTEXTS) == ACCEPTED
-            peer.send(message(STORE, store_request(uid), data))
-            status = peer.status()
-            if status is not None:
-                peer.release()
-        return status
-
-    def kept(self) -> list[Path]:
-        """What lies in the spool, but for the journal, which is reserved space under names of its own."""
-        found = (path for path in self.spool.root.rglob("*") if path.is_file())
-        return sorted(path for path in found if "journal" not in path.parts)
-
-    def still_stores(self) -> bool:
-        """A new Instance of an honest peer is stored."""
-        self.honest += 1
-        uid = f"1.2.3.1000.{self.honest}".encode()
-        return self.status_of(data_set(uid), uid) == 0
-
-    def rows(self) -> list[InstanceRow]:
-        with self.store.read() as session:
-            return list(session.scalars(select(InstanceRow)))
-
-    def alerts(self) -> list[str]:
-        with self.store.read() as session:
-            found = session.scalars(select(AuditRow.body).where(AuditRow.kind == "security alert"))
-            return [json.loads(body)["reason"] for body in found]
-
-
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory):
     """One node for all: what one test did to it, the next one would meet."""
@@ -146,11 +85,6 @@ def untouched(node: Node):
     assert len(node.rows()) == rows
     assert everything(node.outside) == around
     assert node.still_stores()
-
-
-def data_set(uid: bytes, study: bytes = b"1.2.3", series: bytes = b"1.2.3.1", begin: bytes = b"") -> bytes:
-    data = begin + element(0x00080016, CT_IMAGE) + element(0x00080018, uid) + element(0x00080060, b"CT")
-    return data + element(0x0020000D, study) + element(0x0020000E, series) + element(0x7FE00010, bytes(64))
 
 
 def refused(status: int | None) -> bool:

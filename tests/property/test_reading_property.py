@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 from functools import cache
@@ -33,10 +34,8 @@ def read(path: Path, content: bytes) -> None:
     source = SourceFile(InstanceReference("1.2", "1.3", CTImageStorage, "1.4"), path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(NotAnalysable):
             list(arrange([source], LIMITS).decoded())
-        except NotAnalysable as why:
-            assert why.reason
 
 
 changes = st.lists(st.tuples(st.integers(132, 1400), st.binary(min_size=1, max_size=6)), min_size=1, max_size=4)
@@ -59,6 +58,11 @@ def test_any_data_set_is_read_or_refused(tmp_path: Path, tail: bytes) -> None:
     read(tmp_path / "any.dcm", image()[: image().index(b"\x08\x00\x08\x00CS")] + tail)
 
 
+def sequence(parts: list[bytes]) -> bytes:
+    item = b"".join(parts)
+    return ELEMENT.pack(0x0040, 0xA730, b"SQ", len(item) + 4) + ITEM.pack(len(item)) + item
+
+
 elements = st.recursive(
     st.builds(
         lambda group, number, vr, value: ELEMENT.pack(group, number, vr, len(value)) + value,
@@ -67,11 +71,7 @@ elements = st.recursive(
         st.sampled_from([b"LO", b"US", b"DS", b"UN", b"\0\0", b"PN"]),
         st.binary(max_size=12),
     ),
-    lambda inner: st.lists(inner, max_size=4).map(
-        lambda parts: (lambda item: ELEMENT.pack(0x0040, 0xA730, b"SQ", len(item) + 4) + ITEM.pack(len(item)) + item)(
-            b"".join(parts)
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=4).map(sequence),
     max_leaves=12,
 )
 

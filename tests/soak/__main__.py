@@ -27,7 +27,7 @@ TITLE = "Soak"
 @click.option("--json", "as_json", is_flag=True, help="Print the account as JSON.")
 def main(minutes: float, scanners: int, seed: int, output: Path, *, as_json: bool) -> None:
     """Let a whole node work under faults; exit status 1 when a promise was broken."""
-    with tempfile.TemporaryDirectory(prefix="dicomnode-soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dicomnode-soak-", ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         machine = look(work)
         result: Soak = soak(work, minutes * 60, scanners, seed, lambda words: click.echo(words, err=True))

@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from dicomnode.errors import Permanent, Transient
@@ -96,7 +97,7 @@ def not_a_number(request: Any, room: Room) -> Any:
 
 
 def write_file(request: Any, room: Room) -> Any:
-    with contextlib.suppress(OSError), open(request, "wb", buffering=0) as file:
+    with contextlib.suppress(OSError), Path(request).open("wb", buffering=0) as file:
         file.write(b"x" * 10)
     return None
 
@@ -104,8 +105,7 @@ def write_file(request: Any, room: Room) -> Any:
 def descriptors(request: Any, room: Room) -> Any:
     """How many can be opened at once."""
     with contextlib.suppress(OSError):
-        for _ in range(10_000):
-            kept.append(socket.socket())
+        kept.extend(socket.socket() for _ in range(10_000))
     return len(kept)
 
 

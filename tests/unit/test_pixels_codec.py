@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +171,13 @@ def test_one_real_image_is_the_same_in_every_encoding(tmp_path: Path, name: str)
         return load_files([source(ds, Path(path))]).volume.planes[0].pixels
 
     assert np.array_equal(pixels(name), pixels("MR_small.dcm"))
+
+
+def test_every_family_decodes_without_gdcm() -> None:
+    """S14: python-gdcm is neither asked for nor pinned, and the reading child does not import it."""
+    root = Path(__file__).parents[2]
+    asked = (root / "pyproject.toml").read_text() + (root / "constraints.txt").read_text()
+    assert "gdcm" not in asked
+    code = "import sys; sys.modules['gdcm'] = None; import dicomnode.detect.reading as r; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
