@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-detect bench-scale chaos soak acceptance viewer-check fuzz lock audit-dependencies clean
+.PHONY: help demo test check format bench bench-detect bench-overhead bench-receive bench-scale chaos robustness soak acceptance viewer-check fuzz lock audit-dependencies clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,8 +41,14 @@ format: $(READY) ## put the code in shape
 	$(BIN)/ruff format dicomnode tests
 	$(BIN)/ruff check --fix dicomnode tests
 
-bench: $(READY) ## benchmarks; writes docs/benchmarks.md
+bench: $(READY) ## the way of a study, audit log and jobs; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench
+
+bench-receive: $(READY) ## reception beside DCMTK and Orthanc, half an hour; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.receive_bench --output docs/benchmarks.md
+
+robustness: $(READY) ## the files of CORPUS (a folder, tar archives) through a running node; the table of what became of them
+	$(BIN)/python -m tests.robustness $(CORPUS)
 
 bench-detect: $(READY) ## speed of the detectors, on the GPU where there is one; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench.detect
@@ -70,6 +76,9 @@ soak: $(READY) ## half an hour of scanners and faults; writes docs/reliability.m
 
 bench-scale: $(READY) ## claims, questions and status with 1,000,000 audit rows; writes docs/benchmarks.md
 	$(BIN)/python -m tests.bench.scale
+
+bench-overhead: $(READY) ## what the node costs around a detector that takes no time; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.overhead
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(TOOLS) fuzz-failures demo-out viewer-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

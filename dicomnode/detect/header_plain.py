@@ -23,6 +23,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_string
 
+from dicomnode.errors import Permanent
+
 ELEMENT, ITEM = struct.Struct("<HH2sI"), struct.Struct("<I")
 NO_VR, SEQUENCE_VR, UNKNOWN_VR = b"\0\0", b"SQ", b"UN"
 _CHARACTER_SET = 0x00080005
@@ -32,7 +34,7 @@ _VALUE_REPRESENTATIONS = frozenset(
 _Encoding = str | MutableSequence[str]
 
 
-class NotPlain(Exception):
+class NotPlain(Permanent):
     """Bytes that are no header in plain form, or more than the limits allow."""
 
 
@@ -55,7 +57,8 @@ def vr_by_dictionary(tag: int) -> str:
 
 
 @functools.lru_cache(maxsize=8192)
-def _tag(tag: int) -> BaseTag:
+def tag_object(tag: int) -> BaseTag:
+    """One object per tag: dictionaries find it by identity, without BaseTag's slow comparison."""
     return BaseTag(tag)
 
 
@@ -83,7 +86,7 @@ def _dataset(data: memoryview, at: int, end: int, limits: PlainLimits, encoding:
         limits.elements -= 1
         if length > end - at or limits.elements < 0:
             raise NotPlain
-        tag = _tag(group << 16 | number)
+        tag = tag_object(group << 16 | number)
         if vr == SEQUENCE_VR:
             items = _items(data, at, at + length, limits, own, depth + 1)
             elements[tag] = DataElement(tag, "SQ", items)
@@ -121,5 +124,5 @@ def _raw(tag: BaseTag, vr: bytes, value: bytes) -> RawDataElement:
     elif vr not in _VALUE_REPRESENTATIONS:
         raise NotPlain
     known = None if vr == NO_VR else vr.decode()
-    content = value or cast(bytes | None, empty_value_for_VR(known, raw=True))
+    content = value or cast("bytes | None", empty_value_for_VR(known, raw=True))
     return RawDataElement(tag, known, len(value), content, 0, is_implicit_VR=known is None, is_little_endian=True)

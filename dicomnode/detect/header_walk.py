@@ -21,6 +21,7 @@ from dicomnode.detect.header_plain import (
     vr_by_dictionary,
 )
 from dicomnode.detect.volume_terms import NotAnalysable
+from dicomnode.errors import Transient
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -38,7 +39,7 @@ TOO_MANY = "a header has too many elements or items"
 BEYOND = "a length in a header goes beyond the end of the file"
 
 
-class MoreNeeded(Exception):
+class MoreNeeded(Transient):
     """The header does not end within the bytes that were given, and the file has more."""
 
 
@@ -99,13 +100,32 @@ class HeaderWalk:
                 self._close()
             elif top.sequence:
                 self._item()
-            elif not self._element():
+            elif not (self._ordinary(top) or self._element()):
                 break
         if len(self._open) > 1:
             raise NotAnalysable("a sequence in a header is not closed")
         if self._open:
             self._result.plain = bytes(self._open[0].out)
         return self._result
+
+    def _ordinary(self, top: _Open) -> bool:
+        """Pass over elements with a length of two bytes, the bulk of any header, in one go; whether there were any."""
+        if top.implicit or self._big_endian:
+            return False
+        data, head, out, begin = self._data, self._explicit_head, top.out, self._at
+        at, last = begin, len(data) - 8 if top.end is None else min(len(data) - 8, top.end - 1)
+        while at <= last:
+            group, number, vr, length = head(data, at)
+            stop = at + 8 + length
+            if vr not in _SHORT or group >= 0x5000 or stop > len(data) or self._limits.elements <= 0:
+                break
+            self._limits.elements -= 1
+            if top.kept and not group & 1 and group >= 0x0008 and number:
+                out += ELEMENT.pack(group, number, vr, length)
+                out += data[at + 8 : stop]
+            at = stop
+        self._at = at
+        return at > begin
 
     def _element(self) -> bool:
         """Read one element of the innermost Data Set; False when the outermost ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -164,7 +164,9 @@ def _raw_frames(
 ) -> tuple[Iterator[Stored], bool]:
     """The decoded frames, and whether they hold whole words."""
     if syntax in JPEGTransferSyntaxes:
-        return _jpeg_frames(pixels, form, indices), False
+        return _jpeg_frames(pixels, form, indices, imagecodecs.jpeg_decode), False
+    if syntax in JPEGLSTransferSyntaxes:
+        return _jpeg_frames(pixels, form, indices, imagecodecs.jpegls_decode), False
     whole_words = not syntax.is_encapsulated or syntax == RLELossless
     options: dict[str, Any] = {"correct_unused_bits": False} if whole_words else {}
     wanted = None if len(indices) == form.frames else list(indices)
@@ -188,13 +190,18 @@ def _as_dataset(pixels: _Encoded, image: SourceHeader) -> Dataset:
     return dataset
 
 
-def _jpeg_frames(pixels: _Encoded, form: PixelFormat, indices: Sequence[int]) -> Iterator[Stored]:
-    """Decode JPEG frames, also 12-bit ones, with libjpeg-turbo and its lossless kin as imagecodecs packs them."""
+def _jpeg_frames(
+    pixels: _Encoded, form: PixelFormat, indices: Sequence[int], decode: Callable[[bytes], Any]
+) -> Iterator[Stored]:
+    """JPEG frames, also 12-bit and lossless ones, by libjpeg-turbo and its kin; JPEG-LS by CharLS (imagecodecs).
+
+    Their words are unsigned: the sign of a signed image is at its highest stored bit.
+    """
     wanted = set(indices)
     aligned = replace(form, frames=1, high_bit=form.bits_stored - 1)
     for index, frame in enumerate(pixels.codestreams()):
         if index in wanted:
-            array = np.asarray(imagecodecs.jpeg_decode(frame))
+            array = np.asarray(decode(frame))
             signed = array.view(f"i{array.dtype.itemsize}") if form.signed else array
             yield significant_bits(signed, aligned) if form.signed else array
 

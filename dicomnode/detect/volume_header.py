@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
+from dicomnode.detect.header_plain import tag_object
 from dicomnode.detect.volume_terms import MALFORMED
+
+
+@functools.cache
+def _tag_of(keyword: str) -> BaseTag:
+    found = tag_for_keyword(keyword)
+    if found is None:
+        raise ValueError(f"{keyword!r} is not a DICOM keyword")
+    return tag_object(found)
 
 
 def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
     """The values of an element, empty when it is absent, empty or malformed."""
+    tag = _tag_of(keyword)
+    if tag not in dataset:
+        return ()
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
     except MALFORMED:
         return ()
     if value is None or value == "":

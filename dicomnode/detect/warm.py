@@ -17,6 +17,7 @@ from dicomnode.detectors.contract import Detector, HasOwnModel, LoadedDetector
 from dicomnode.detectors.execution import ExecutionPlan, plan_for
 from dicomnode.errors import ConfigError
 from dicomnode.models.registry import ModelRegistry
+from dicomnode.report.selfcheck import prepare
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ class WarmDetectors:
         return self._plugin(detector).version
 
     def warm(self, config: Config) -> None:
-        """Load what the routes name. Raises ConfigError as ``get`` does."""
+        """Load what the routes name, and what every result is checked by. Raises ConfigError as ``get`` does."""
+        prepare()
         for route in config.route:
             self.get(route.detector, route.model)
 

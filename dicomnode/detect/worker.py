@@ -82,7 +82,6 @@ class DetectWorker:
         self._reader.start()
         run_until(stop, self.step, self._store)
         idle.set()
-        self._reader.close()
 
     def _give_back(self) -> None:
         for job in self._held:

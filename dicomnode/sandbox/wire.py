@@ -7,6 +7,8 @@ import struct
 import time
 from enum import Enum
 
+from dicomnode.errors import Permanent
+
 _HEAD = struct.Struct(">cI")
 
 
@@ -23,11 +25,11 @@ class Kind(Enum):
     BROKEN = b"b"
 
 
-class Garbled(Exception):
+class Garbled(Permanent):
     """The other side does not keep to the protocol."""
 
 
-class Late(Exception):
+class Late(Permanent):
     """The time to answer is over."""
 
 

@@ -94,6 +94,7 @@ def test_orthanc_holds_the_bytes_that_we_made(orthanc: Orthanc, tmp_path: Path) 
 
 @needs_orthanc
 def test_orthanc_down_then_back_gets_everything(tmp_path: Path) -> None:
+    """R11: a real archive that goes and comes back."""
     with Orthanc(tmp_path / "orthanc") as orthanc:
         outbox = Outbox(tmp_path)
         put_in_study(outbox, outbox.add_result(outbox.add_study(), "pacs"), STUDIES[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,22 @@ def test_after_chaos_every_instance_has_one_outcome(site: tuple[WholeNode, Archi
     dead = node.rows("SELECT count(*) FROM job WHERE state = 'dead'")[0][0]
     assert bool(dead) == bool(found[DEAD])
     assert chain_is_whole(node.database)
+
+
+def test_the_count_of_outcomes_finds_what_was_lost(site: tuple[WholeNode, Archive], tmp_path: Path) -> None:
+    """R9: the count can fail: a result, a job or an assignment that is gone leaves instances without an end."""
+    node, _ = site
+    losses = (
+        "UPDATE assignment SET outcome = NULL",
+        "UPDATE delivery SET state = 'waiting'",
+        "DELETE FROM delivery; DELETE FROM derived; DELETE FROM observation; DELETE FROM assignment",
+    )
+    for number, loss in enumerate(losses):
+        copy = tmp_path / f"{number}.sqlite3"
+        with closing(sqlite3.connect(node.database)) as database, closing(sqlite3.connect(copy)) as other:
+            database.backup(other)
+            other.executescript(loss)
+        assert sum(without_outcome(outcomes(copy)).values()) >= 3, loss
 
 
 def test_bad_data_sets_are_what_they_are_called(tmp_path: Path) -> None:

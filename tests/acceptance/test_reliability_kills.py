@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.alone import BareReceiver
-from tests.faults.kills import kill_rounds
+from tests.faults.kills import LIMITS, kill_rounds
 from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, torn_files, wait_until
 from tests.faults.scu import SUCCESS, Scu, make_image
 from tests.faults.steady import ASSOCIATIONS, MORE_HANDLES, many_instances
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
-ROUNDS, BARE_ROUNDS, INSTANCES = 3, 7, 2000
+ROUNDS, BARE_ROUNDS, INSTANCES = 2, 10, 2000
 BYTES_PER_INSTANCE = 2048
 ENDS = ["abort", "reset", "close"]
 HANDLES_PER_ASSOCIATION = 8
@@ -22,7 +22,8 @@ HANDLES_PER_ASSOCIATION = 8
 
 def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     """R2: SIGKILL at random moments under load: acknowledged is a subset of stored, nothing torn, nothing left over."""
-    for receiver, rounds in ((Receiver(tmp_path / "node"), ROUNDS), (BareReceiver(tmp_path / "bare"), BARE_ROUNDS)):
+    node, bare = Receiver(tmp_path / "node", receive=LIMITS), BareReceiver(tmp_path / "bare", receive=LIMITS)
+    for receiver, rounds in ((node, ROUNDS), (bare, BARE_ROUNDS)):
         result = kill_rounds(receiver, rounds, seed=20261121)
         assert result.acknowledged > 0
         assert result.good, result

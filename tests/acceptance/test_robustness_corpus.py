@@ -40,7 +40,7 @@ def test_broken_files_end_in_an_outcome_and_harm_nobody(tmp_path: Path) -> None:
     """S9, S10, S11, R9, R19: every file is refused or ends in an outcome; no process ends, hangs or grows."""
     (tmp_path / "files").mkdir()
     every = samples(tmp_path / "files")
-    with running_node(tmp_path, routes=ANY_ROUTE) as node:
+    with running_node(tmp_path, routes=f"{ANY_ROUTE}[results]\nstatus = []\n") as node:
         rows = Rows(node)
         first = send_all(node.port, every[:2])
         assert wait_finished(rows, WAIT_S) == 0

@@ -73,6 +73,7 @@ def send(node: NodeProcess, folder: Path) -> None:
 
 
 def test_a_crashing_detector_is_contained(tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R19: after three crashes the series has failed, visibly; others flow, and an operator can have it tried again."""
     monkeypatch.setenv("PYTHONPATH", str(plugin))
     make_mr_flair(seed=3).write(tmp_path / "mr")
     make_dx_chest(seed=3).write(tmp_path / "dx")

@@ -17,7 +17,7 @@ from tests.bench.machine import look
 from tests.docs_conformance.markdown import table
 from tests.faults.alone import BareReceiver
 from tests.faults.cuts import cut_and_start, cut_points, record_reception
-from tests.faults.kills import kill_rounds
+from tests.faults.kills import LIMITS, kill_rounds
 from tests.faults.receiver import Receiver
 from tests.faults.shims import build
 from tests.faults.steady import many_instances
@@ -41,7 +41,8 @@ class Line:
 def kills(work: Path, rounds: int, seed: int) -> Iterator[Line]:
     """R2: a part of the rounds on a receiving node, the rest on the bare Storage Server, which starts faster."""
     whole = round(rounds * WHOLE_SHARE)
-    nodes = (("node", Receiver(work / "node"), whole), ("Storage Server", BareReceiver(work / "bare"), rounds - whole))
+    node, bare = Receiver(work / "node", receive=LIMITS), BareReceiver(work / "bare", receive=LIMITS)
+    nodes = (("node", node, whole), ("Storage Server", bare, rounds - whole))
     for name, receiver, count in nodes:
         if count:
             result = kill_rounds(receiver, count, seed)

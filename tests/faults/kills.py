@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from tests.faults.load import Account, start_scanners, stop_scanners
 from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, torn_files
 
+LIMITS = "min_free_bytes = 1000000\njournal_mb = 2"
+"""A small journal, so that a start is quick and its segments are used again between kills."""
+
 
 @dataclass(frozen=True, slots=True)
 class KillRounds:

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dicomnode.errors import place
+from tests.fuzz.images import Images
 from tests.fuzz.network import NETWORK
 from tests.fuzz.pure import PURE
 from tests.fuzz.target import Finding, Target, bounded
 
-TARGETS: dict[str, type[Target]] = {target.name: target for target in (*PURE, *NETWORK)}
+TARGETS: dict[str, type[Target]] = {target.name: target for target in (*PURE, Images, *NETWORK)}
 TRAIL = 40
 MOST_FINDINGS = 20
 
@@ -48,9 +49,18 @@ class Outcome:
 
 
 def run(
-    target: Target, seed: int, seconds: float, failures: Path, told: Callable[[int], None] = lambda _: None
+    target: Target,
+    seed: int,
+    seconds: float,
+    failures: Path,
+    told: Callable[[int], None] = lambda _: None,
+    *,
+    least: int = 0,
 ) -> Outcome:
-    """Feed ``target`` until ``seconds`` are over; failures of one place are kept once. ``told``: after each input."""
+    """Feed ``target`` until ``seconds`` are over and ``least`` inputs are done; failures of one place are kept once.
+
+    ``told``: after each input, how many there were.
+    """
     outcome = Outcome(target.name, seed)
     trail: deque[bytes] = deque(maxlen=TRAIL)
     seen: set[tuple[str, str]] = set()
@@ -66,7 +76,7 @@ def run(
         try:
             with target.running(Path(folder)):
                 started = time.monotonic()
-                while time.monotonic() - started < seconds and len(seen) < MOST_FINDINGS:
+                while len(seen) < MOST_FINDINGS and (time.monotonic() - started < seconds or outcome.inputs < least):
                     data = target.input_number(seed, outcome.inputs)
                     trail.append(data)
                     try:

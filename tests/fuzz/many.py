@@ -14,6 +14,7 @@ from typing import Any
 from tests.fuzz.engine import TARGETS, Outcome, keep_inputs, run
 
 SILENT_S = 120.0
+START_S = 900.0
 _SPAWN = multiprocessing.get_context("spawn")
 Told = Callable[[str, int], None]
 
@@ -73,10 +74,11 @@ def _look(name: str, one: _Running, seed: int, failures: Path) -> Outcome | None
         return outcome
     if one.number.value != one.last:
         one.last, one.moved = one.number.value, time.monotonic()
-    if time.monotonic() - one.moved > SILENT_S:
+    limit = SILENT_S if one.last > 0 else START_S
+    if time.monotonic() - one.moved > limit:
         one.process.kill()
         one.process.join()
-        return _dead(name, one, seed, failures, f"hang: no answer for {SILENT_S:g} s")
+        return _dead(name, one, seed, failures, f"hang: no answer for {limit:g} s")
     return None
 
 
@@ -88,5 +90,5 @@ def _dead(name: str, one: _Running, seed: int, failures: Path, how: str) -> Outc
     number = one.number.value
     outcome = Outcome(name, seed, number)
     culprit = TARGETS[name]().input_number(seed, number)
-    outcome.failures.append(keep_inputs(outcome, f"the process {how}", "", [culprit], failures))
+    outcome.failures.append(keep_inputs(outcome, f"the process: {how}", "", [culprit], failures))
     return outcome

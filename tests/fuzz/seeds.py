@@ -64,6 +64,14 @@ def files() -> tuple[bytes, ...]:
     return (*found, data_sets()[0].data)
 
 
+@cache
+def whole_images() -> tuple[bytes, ...]:
+    """Small image files with all their pixels."""
+    names = ("CT_small.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm", "image_dfl.dcm")
+    found = [(FOLDER / name).read_bytes() for name in names if (FOLDER / name).is_file()]
+    return tuple(data for data in found if len(data) < 256 * 1024)
+
+
 def element_explicit(group: int, number: int, vr: bytes, value: bytes) -> bytes:
     """Explicit VR Little Endian with a short length."""
     value += b"\0" * (len(value) % 2)

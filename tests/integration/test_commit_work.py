@@ -70,6 +70,7 @@ def test_a_report_on_the_same_association_commits_everything(start: Start) -> No
 
 
 def test_a_report_on_a_new_association_commits_everything_and_the_peer_need_not_be_a_sender(start: Start) -> None:
+    """R13: the report may come on an association of its own."""
     pacs, node = start(how="none", listen=True)
     node.result()
     node.work()
@@ -106,6 +107,7 @@ def test_the_same_report_twice_changes_nothing(start: Start) -> None:
 
 
 def test_what_the_archive_lost_is_sent_again_and_then_committed(start: Start) -> None:
+    """R13: the failed list is sent again, and asked about again."""
     pacs, node = start()
     node.result()
     lost = node.uids()[1]
@@ -187,6 +189,7 @@ def test_a_transaction_that_the_archive_knows_already_is_asked_anew_and_nothing_
 
 
 def test_without_a_report_the_question_is_put_again_in_a_new_transaction(start: Start) -> None:
+    """R13: no answer in time."""
     pacs, node = start(how="none")
     node.result()
     node.work()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,8 +27,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def worker(bench: Bench) -> DetectWorker:
-    return bench.worker(finding_result)
+def worker(bench: Bench) -> Iterator[DetectWorker]:
+    """Thirty seconds of computing for a Series, however busy the machine is."""
+    with Reader(DetectSettings(reader_cpu_s=30)) as reader:
+        yield bench.worker(finding_result, reader)
 
 
 def series_of(bench: Bench, name: str, files: list[bytes]) -> int:
@@ -77,8 +79,8 @@ def outcome(bench: Bench, assignment: int) -> tuple[str | None, str]:
 def test_a_bomb_ends_with_a_reason_and_the_next_series_is_analysed(
     bench: Bench, worker: DetectWorker, name: str
 ) -> None:
-    """S8, S10, S11: bounded time, little memory in the worker, an outcome, and the next Series as if nothing was."""
-    before, begun = psutil.Process().memory_info().rss, time.monotonic()
+    """S8, S10, S11: bounded computing time, little memory in the worker, an outcome; the next Series is analysed."""
+    before = psutil.Process().memory_info().rss
     bomb = series_of(bench, name, [BOMBS[name]()])
     made = psutil.Process().memory_info().rss
     sound = series_of(bench, "after " + name, [file_of(ct_slice(number)) for number in (1, 2, 3)])
@@ -91,7 +93,8 @@ def test_a_bomb_ends_with_a_reason_and_the_next_series_is_analysed(
     assert "TEST^CASE" not in reason
     assert outcome(bench, sound)[0] == "findings"
     assert grown < 64 * MIB
-    assert time.monotonic() - begun < 120
+    assert "computed for more" not in reason
+    assert "took longer" not in reason
 
 
 def test_every_limit_of_the_reader_can_be_set(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_poison_series_is_dead_after_three_attempts_and_others_flow(bench: Ben
 
 
 def test_a_retry_makes_the_same_bytes(bench: Bench) -> None:
+    """R10: the same input and model give the same UIDs, and the same bytes."""
     complete_series(bench.store, bench.spool)
     attempts = []
 

@@ -128,6 +128,7 @@ def test_an_operator_gives_a_dead_job_a_new_life(parts) -> None:
 
 
 def test_a_role_runs_once_per_data_folder(tmp_path: Path) -> None:
+    """R16: a kernel lock for each role, free as soon as its process is gone."""
     with exclusive(tmp_path, ("receive", "work")):
         with pytest.raises(ConfigError, match="another node"), exclusive(tmp_path, ("work",)):
             pass

@@ -20,7 +20,7 @@ from tests.bombs import file_of
 from tests.integration.detect_fixtures import ct_slice
 
 LIMITS = Limits(max_file_bytes=1 << 20, max_instance_bytes=1 << 20, max_inflated_bytes=1 << 20)
-HARD = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HARD = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @cache

@@ -17,7 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
+from tests.bench.document import with_section
+from tests.bench.machine import look as look_at_machine
 from tests.robustness.corpus import Sample, gather
+from tests.robustness.document import TITLE, result, said
 from tests.robustness.run import Fate, Health, HonestPeer, Rows, judge, look, running_node, send_all, wait_finished
 from tests.robustness.table import by_category
 
@@ -29,6 +32,7 @@ WARM_LIMIT_S = 300.0
 @click.option("--category", "categories", multiple=True, help="Only categories that contain this text.")
 @click.option("--node", "settings", multiple=True, help='A line of the node\'s [receive], as "processes = 2".')
 @click.option("--limit", "limit_s", default=1800.0, show_default=True, help="Longest wait for outcomes, in seconds.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this document.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Work here, and leave the node's log.")
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
 def main(
@@ -36,6 +40,7 @@ def main(
     categories: tuple[str, ...],
     settings: tuple[str, ...],
     limit_s: float,
+    output: Path | None,
     keep: Path | None,
     as_json: bool,
 ) -> None:
@@ -44,13 +49,17 @@ def main(
     with tempfile.TemporaryDirectory(prefix="dicomnode-robustness-") as folder:
         work = keep or Path(folder)
         (work / "corpus").mkdir(parents=True)
+        machine = look_at_machine(work)
         samples = gather(sources, work / "corpus")
         samples = [one for one in samples if not categories or any(text in one.category for text in categories)]
         with running_node(work, "\n".join(settings)) as node:
             _warm(node, work / "warm")
             fates, health = _send(node, samples, limit_s)
             code = node.stop()
-    click.echo(f"{by_category(fates)}\n\n{_said(health)}", err=as_json)
+    click.echo(f"{by_category(fates)}\n\n{said(health)}", err=as_json)
+    if output is not None:
+        before = output.read_text(encoding="utf-8")
+        output.write_text(with_section(before, TITLE, result(fates, health, machine)), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(_json(fates, health)))
     sys.exit(1 if code or health.faults else 0)
@@ -80,16 +89,6 @@ def _send(node: NodeProcess, samples: Sequence[Sample], limit_s: float) -> tuple
     for fate in fates:
         rows.resolve(fate)
     return fates, judge(before, look(node), honest, fates, left, honest_limit_s=1.0)
-
-
-def _said(health: Health) -> str:
-    was, now = health.before, health.after
-    return (
-        f"Processes {len(was.pids)} -> {len(now.pids)}, memory {was.memory / 2**20:.0f} -> {now.memory / 2**20:.0f} "
-        f"MiB, descriptors {was.descriptors} -> {now.descriptors}, threads {was.threads} -> {now.threads}; an honest "
-        f"peer in between: {health.honest_rounds} associations, the slowest {health.honest_s:.2f} s.\n"
-        + ("All promises held." if not health.faults else "NOT AS PROMISED: " + "; ".join(health.faults))
-    )
 
 
 def _json(fates: Sequence[Fate], health: Health) -> dict[str, Any]:

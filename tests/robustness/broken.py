@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 
 from pydicom.dataset import Dataset
@@ -31,8 +32,7 @@ def files() -> dict[str, bytes]:
 
 def data_set(syntax: str = EXPLICIT, **values: object) -> bytes:
     """A CT slice of 64 x 64 with some values replaced."""
-    dataset = Dataset()
-    dataset.update(_slice())
+    dataset = deepcopy(_slice())
     dataset.SOPInstanceUID, dataset.SOPClassUID = INSTANCE, CT_IMAGE
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{INSTANCE}1", f"{INSTANCE}2"
     dataset.Rows = dataset.Columns = SIZE
@@ -51,11 +51,11 @@ def _slice() -> Dataset:
     return make_ct_head(seed=5).datasets[0]
 
 
-def file(data: bytes, syntax: str = EXPLICIT, *, preamble: bytes = bytes(128)) -> bytes:
+def file(data: bytes, syntax: str = EXPLICIT, *, preamble: bytes = bytes(128), instance: str = INSTANCE) -> bytes:
     """A file with meta information of our own hand around ``data`` (PS3.10 7.1)."""
     meta = b"".join(
         _short(0x0002, element, b"UI", _even(text.encode()))
-        for element, text in ((0x0002, CT_IMAGE), (0x0003, INSTANCE), (0x0010, syntax), (0x0012, "2.25.7"))
+        for element, text in ((0x0002, CT_IMAGE), (0x0003, instance), (0x0010, syntax), (0x0012, "2.25.7"))
     )
     return preamble + b"DICM" + _short(0x0002, 0x0000, b"UL", struct.pack("<I", len(meta))) + meta + data
 
@@ -153,8 +153,14 @@ def _transfer_syntax() -> Iterator[tuple[str, bytes]]:
     yield "unknown", file(data_set(), "1.2.3.4.5.6")
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     yield "no deflate stream", file(b"\xff" * 4096, DEFLATED)
-    bomb = packer.compress(data_set() + _long(0x7FE1, 0x1010, b"OB", bytes(48 * 2**20))) + packer.flush()
-    yield "deflated a thousandfold", file(bomb, DEFLATED)
+    other = INSTANCE.replace("9", "8")  # nobody can replace the UIDs of what is deflated
+    bomb = (
+        packer.compress(
+            data_set().replace(INSTANCE.encode(), other.encode()) + _long(0x7FE1, 0x1010, b"OB", bytes(48 * 2**20))
+        )
+        + packer.flush()
+    )
+    yield "deflated a thousandfold", file(bomb, DEFLATED, instance=other)
 
 
 def _file_meta() -> Iterator[tuple[str, bytes]]:

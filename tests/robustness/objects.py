@@ -10,7 +10,7 @@ from dicomnode.dicom.sop_classes import CT_IMAGE
 from tests.raw_scu import EXPLICIT, IMPLICIT, Context
 
 META_LIMIT = 1 << 20
-HEADER_LIMIT = 1 << 18
+HEADER_LIMIT = 1 << 22
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _LONG = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UT", b"UC", b"UR", b"SV", b"UV"}
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
@@ -121,16 +121,20 @@ def _uid(value: bytes) -> str:
 
 
 def _value(data: bytes, group: int, element: int, syntax: str) -> str:
-    """A UID near the beginning of a data set, by its tag's bytes; empty when there is none."""
+    """A UID near the beginning of a data set, by its tag's bytes; empty when there is none.
+
+    What does not look like ``syntax`` is taken as Explicit, then as Implicit VR Little Endian: files lie.
+    """
     order = ">" if syntax == BIG_ENDIAN else "<"
     tag = struct.pack(f"{order}HH", group, element)
-    mark = tag if syntax == IMPLICIT else tag + b"UI"
-    at = data.find(mark, 0, HEADER_LIMIT)
-    if at < 0:
-        return ""
-    shape = f"{order}I" if syntax == IMPLICIT else f"{order}H"
-    start = at + len(mark) + struct.calcsize(shape)
-    if start > len(data):
-        return ""
-    length = struct.unpack_from(shape, data, at + len(mark))[0]
-    return _uid(data[start : start + length]) if length <= 64 else ""
+    forms = ((tag + b"UI", f"{order}H"), (tag, f"{order}I"))
+    for mark, shape in reversed(forms) if syntax == IMPLICIT else forms:
+        at = data.find(mark, 0, HEADER_LIMIT)
+        start = at + len(mark) + struct.calcsize(shape)
+        if at < 0 or start > len(data):
+            continue
+        length = struct.unpack_from(shape, data, at + len(mark))[0]
+        found = _uid(data[start : start + length]) if length <= 64 else ""
+        if found:
+            return found
+    return ""

@@ -27,7 +27,7 @@ def rows() -> dict[int, list[str]]:
 
 
 @cache
-def tests_in(path: str) -> dict[str, str]:
+def docstrings_of(path: str) -> dict[str, str]:
     """The tests of a file and their docstrings."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return {
@@ -61,11 +61,12 @@ def test_the_named_tests_exist(number: int) -> None:
     assert named(number), f"S{number} names no test"
     for path, name in named(number):
         assert (ROOT / path).is_file(), path
-        assert name in tests_in(path), f"{path} has no {name}"
+        assert name in docstrings_of(path), f"{path} has no {name}"
 
 
 @pytest.mark.parametrize("number", LINES)
 def test_a_named_test_carries_the_number(number: int) -> None:
     """Whoever reads the test finds the line, and the other way round."""
-    carried = [name for path, name in named(number) if re.match(rf"S{number}\b", tests_in(path)[name])]
+    numbers = rf"(?:[SR]\d+, )*S{number}\b(?:, [SR]\d+)*:"
+    carried = [name for path, name in named(number) if re.match(numbers, docstrings_of(path)[name])]
     assert carried, f"no test of S{number} has a docstring that begins with its number"

@@ -214,7 +214,7 @@ def test_extending_keeps_the_lease(store: Store) -> None:
 
 
 def test_a_series_that_crashes_its_worker_three_times_is_a_dead_letter(store: Store) -> None:
-    """trust.md R19; what a failed attempt said before is kept."""
+    """R19: three crashes end it; what a failed attempt said before is kept."""
     add(store)
     do(store, retry, taken(store), "GPU memory", NOW)
     for crash in range(MAX_CRASHES):
