@@ -12,8 +12,10 @@ TOOLS := .venv-tools
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt requirements.lock
+$(READY): pyproject.toml constraints.txt requirements.lock requirements-cpu.lock
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes --no-deps --requirement requirements-cpu.lock 2> /dev/null \
+		|| echo "torch without CUDA is not offered here: PyPI's build follows"
 	$(PIP) install --quiet --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check > /dev/null || $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .

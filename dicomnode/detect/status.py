@@ -96,9 +96,7 @@ def _without(session: Session, pages: Sequence[DerivedRow], destinations: Sequen
     return tuple(name for name in destinations if name not in there)
 
 
-def _pages(
-    spool: Spool, config: Config, reader: Reader, detector_version: str, case: Case
-) -> tuple[StoredObject, ...]:
+def _pages(spool: Spool, config: Config, reader: Reader, detector_version: str, case: Case) -> tuple[StoredObject, ...]:
     assignment = case.assignment
     first, header = _first_readable(reader, case.sources)
     sources = (first.reference, *(source.reference for source in case.sources if source is not first))

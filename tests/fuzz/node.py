@@ -26,7 +26,7 @@ TIMEOUT_S = 4.0
 
 def configuration(folder: Path) -> Config:
     """One peer that may do everything, short deadlines."""
-    receive = {"min_free_bytes": 0, "max_associations": 60, "max_instance_bytes": 4 * 2**20}
+    receive = {"min_free_bytes": 0, "max_associations": 12, "max_instance_bytes": 4 * 2**20}
     receive |= dict.fromkeys(("acse_timeout_s", "dimse_timeout_s", "network_timeout_s", "pdu_timeout_s"), TIMEOUT_S)
     known = {name: value for name, value in receive.items() if name in _receive_settings()}
     node = {"ae_title": "NODE", "host": "127.0.0.1", "port": 0, "console_port": 0, "data_dir": str(folder)}

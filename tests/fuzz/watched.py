@@ -26,7 +26,9 @@ from tests.fuzz.wire import (
 )
 
 GROWTH_BYTES = 96 * 2**20
-SLACK = 8
+SLACK = {"memory": GROWTH_BYTES, "threads": 96, "descriptors": 64}
+"""Pools of threads grow to their size with the first load (12 for associations, 40 for the console, one connection to
+the database each) and stay; a leak grows with every input."""
 SETTLE_S = 45.0
 START_S = 120.0
 CONTEXTS = ((VERIFICATION, (IMPLICIT,)), (CT_IMAGE, (IMPLICIT, EXPLICIT)), (COMMITMENT, (IMPLICIT,)))
@@ -123,7 +125,7 @@ class Node:
             now = self.held()
             over = [
                 f"{name} {getattr(before, name)} -> {getattr(now, name)}"
-                for name, slack in (("memory", GROWTH_BYTES), ("threads", SLACK), ("descriptors", SLACK))
+                for name, slack in SLACK.items()
                 if getattr(now, name) > getattr(before, name) + slack
             ]
             if not over:
@@ -139,5 +141,10 @@ class Node:
                 entry = json.loads(line)
             except ValueError:
                 raise Finding(f"a line that is no log: {line[:200]}") from None
-            if "exception" in entry:
+            if "exception" in entry and not _is_a_cut_request(entry):
                 raise Finding(f"unexpected: {entry.get('message')} {entry['exception']} at {entry.get('at')}")
+
+
+def _is_a_cut_request(entry: dict[str, str]) -> bool:
+    """uvicorn tells of a client that broke HTTP while it was answered, and closes; nothing of the node failed."""
+    return entry.get("logger", "").startswith("uvicorn") and entry["exception"] == "LocalProtocolError"

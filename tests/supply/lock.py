@@ -10,9 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS, LOCK = ROOT / "constraints.txt", ROOT / "requirements.lock"
-TORCH_CPU = "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
-"""torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl, the build without CUDA: it is not on PyPI."""
-EXTRA: Mapping[str, frozenset[str]] = {"torch==2.13.0": frozenset({TORCH_CPU})}
+CPU_LOCK = ROOT / "requirements-cpu.lock"
+"""torch without CUDA, which is not on PyPI: kept by hand, tried first."""
 HEAD = """\
 # Made by `make lock` from constraints.txt: every file of each version, for every platform, by SHA-256.
 # `make` installs from it with --require-hashes. docs/decisions/0020-locked-dependencies.md says what it covers.
@@ -38,13 +37,10 @@ def hashes(text: str) -> dict[str, set[str]]:
 
 
 def render(found: Mapping[str, set[str]]) -> str:
-    """The text of the lock. Raises ValueError for a version without a hash, and for an extra hash of no version."""
-    for pin in EXTRA:
-        if pin not in found:
-            raise ValueError(f"the extra hash of {pin} belongs to no version in the lock")
+    """The text of the lock. Raises ValueError for a version without a hash."""
     lines = [HEAD]
     for pin in sorted(found):
-        known = sorted(found[pin] | EXTRA.get(pin, frozenset()))
+        known = sorted(found[pin])
         if not known:
             raise ValueError(f"{pin} has no hash")
         lines.append(f"{pin} \\\n" + " \\\n".join(f"    --hash=sha256:{digest}" for digest in known) + "\n")
