@@ -31,8 +31,8 @@ class Child:
     """One duty and the process that does it at present. ``owner`` changes with every restart.
 
     ``sockets``: where it accepts connections; they outlive it, so that peers wait for the next one instead of being
-    refused. Stop is told through a pipe: setting a ``multiprocessing.Event`` waits until the other side has woken, and so for
-    ever when that process hangs or is frozen.
+    refused. Stop is told through a pipe: setting a ``multiprocessing.Event`` waits until the other side has woken, and
+    so for ever when that process hangs or is frozen.
     """
 
     duty: str

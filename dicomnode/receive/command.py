@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from dicomnode.errors import Permanent
+
 MAX_COMMAND_BYTES = 16 * 1024
 NO_DATA_SET = 0x0101
 _ELEMENT = struct.Struct("<HHL")
@@ -25,7 +27,7 @@ class CommandField(IntEnum):
 RESPONSE = 0x8000
 
 
-class MalformedCommand(ValueError):
+class MalformedCommand(Permanent):
     """A command set that cannot be read. Holds no values."""
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from dicomnode.dicom.commitment import MAX_REPORT_BYTES, EventReport
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, VERIFICATION
 from dicomnode.dicom.status import Status
+from dicomnode.errors import Permanent
 from dicomnode.receive.admission import CONGESTION, NO_APPLICATION, Admitted, Rejection, Request
 from dicomnode.receive.arrival import StoreRequest
 from dicomnode.receive.command import (
@@ -58,7 +59,7 @@ _PDV = struct.Struct(">LBB")
 _log = logging.getLogger(__name__)
 
 
-class ProtocolFault(Exception):
+class ProtocolFault(Permanent):
     """The peer broke the protocol; it gets an A-ABORT with ``reason`` (None: by us as service user)."""
 
     def __init__(self, reason: AbortReason | None, words: str) -> None:

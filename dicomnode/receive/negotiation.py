@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.errors import Permanent
 from dicomnode.receive.admission import Admitted
 from dicomnode.receive.contexts import accepted_contexts, is_not_only_storage
 
@@ -37,7 +38,7 @@ _UNREADABLE = (
 )
 
 
-class MalformedRequest(ValueError):
+class MalformedRequest(Permanent):
     """An A-ASSOCIATE-RQ that cannot be read. Holds no values."""
 
 

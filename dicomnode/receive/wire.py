@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+from dicomnode.errors import Transient
+
 TICK_S = 1.0
 BUFFER_BYTES = 512 * 1024
 
 
-class WireError(Exception):
+class WireError(Transient):
     """The connection is of no use any more."""
 
 

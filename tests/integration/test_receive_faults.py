@@ -183,7 +183,9 @@ def test_r2_a_start_removes_what_was_never_acknowledged_and_nothing_else(node):
 def test_a_start_after_a_clean_stop_does_not_search_for_orphans(node):
     with node.store.write() as session:
         session.scalar(select(AssociationRow)).ended = "released"
-    path = node.spool.store((b"older than any lost association",), "received", "cd" * 32 + f"-{node.association.id}-1.dcm")
+    path = node.spool.store(
+        (b"older than any lost association",), "received", "cd" * 32 + f"-{node.association.id}-1.dcm"
+    )
     server = StorageServer(node.config, node.store, node.spool)
     server.start()
     server.stop(1.0)

@@ -63,10 +63,7 @@ def test_s1_a_pdu_that_claims_a_gigabyte_is_closed_before_memory_grows(node, kin
     """S1: lengths are checked before anything is allocated; memory grows by less than 16 MiB."""
     before = psutil.Process().memory_info().rss
     with ExitStack() as stack:
-        if kind == 1:
-            peer = stack.enter_context(connect(node))
-        else:
-            peer = stack.enter_context(associate(node))._socket
+        peer = stack.enter_context(connect(node)) if kind == 1 else stack.enter_context(associate(node))._socket
         peer.settimeout(5)
         sent = 0
         try:
