@@ -15,6 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
+from dicomnode.errors import Permanent
+
 _TEXT = frozenset({"CS", "LO", "LT", "SH", "ST", "UC", "UT", "AE", "AS", "DA", "TM", "DT", "UR", "UI"})
 _NUMBER = frozenset({"DS", "IS"})
 _BYTES = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN"})
@@ -29,7 +31,7 @@ _SHORT_HEAD, _LONG_HEAD, _ITEM = Struct("<HH2sH"), Struct("<HH2sHL"), Struct("<H
 _MOST_SHORT = 0xFFFF
 
 
-class NotPlain(Exception):
+class NotPlain(Permanent):
     """The Dataset holds what has to be resolved first: undecoded elements, ambiguous VRs, undefined lengths."""
 
 

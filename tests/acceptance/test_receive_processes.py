@@ -53,7 +53,7 @@ def associate(node: NodeProcess) -> RawAssociation:
 
 @pytest.mark.acceptance
 def test_r8_s6_a_receiving_process_that_is_killed_takes_only_its_own_associations_along(node):
-    """R8, R9, S6: what was acknowledged stays, the half object goes, the others go on, limits count over all processes."""
+    """R8, R9, S6: what was acknowledged stays, the half object goes, the others go on; limits count over all."""
     with ExitStack() as stack:
         peers = [stack.enter_context(associate(node)) for _ in range(12)]
         with pytest.raises(Refused, match=r"\(2, 3, 2\)"):

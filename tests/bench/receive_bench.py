@@ -89,8 +89,14 @@ def _measure(work: Path, plan: Plan, *, whole: bool) -> Report:
         shutil.rmtree(work / "whole")
         click.echo(f"{giant}\n{crowd}", err=True)
     found = measure_reception(work, plan, _say)
-    command = "python -m tests.bench.receive_bench " + shlex.join(sys.argv[1:])
-    return Report(machine, os.getloadavg()[0], command.strip(), found, giant, crowd)
+    return Report(machine, os.getloadavg()[0], _command(), found, giant, crowd)
+
+
+def _command() -> str:
+    """How this was called, without where the results go."""
+    context = click.get_current_context()
+    given = [one for one in sys.argv[1:] if one not in ("--json", "--output", str(context.params["output"]))]
+    return shlex.join(["python", "-m", "tests.bench.receive_bench", *given])
 
 
 def _say(run: Run) -> None:

@@ -69,6 +69,8 @@ def section(report: Report) -> str:
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}. "
         f"Sender: {found.sender}, TCP_NODELAY=1; {found.rounds} round{'s' if found.rounds > 1 else ''}."
     )
+    if max(machine.load, report.load) > machine.cores:
+        on += " **Other work kept the machine busy: the figures are no measure of any receiver; repeat it on a quiet one.**"
     parts = [f"## {TITLE}", on, "### Targets", table(("target", "measured", ""), _targets(report))]
     for load, associations in found.cases:
         parts += [_heading(found, load, associations), _case(found, load, associations)]
@@ -101,14 +103,18 @@ def _row(found: Reception, name: str, load: str, associations: int) -> tuple[str
     ratio = f"{found.ratio(name, load, associations):.2f} × as fast" if name != NODE else ""
     return (
         name + few,
-        f"{median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})",
+        f"{_rate(median(rates))} ({_rate(min(rates))}–{_rate(max(rates))})",
         f"{median(run.size_bytes / run.seconds for run in runs) / 1e6:.0f}",
         f"{_latency(runs, 0.5)} / {_latency(runs, 0.99)} ms",
         f"{median(run.cpu_ms for run in runs):.2f} ms",
         f"{peak / MIB:.0f} MiB, +{grown / MIB:.0f}",
         ratio,
-        f"{median(run.raw_rate for run in runs):.0f}/s",
+        f"{_rate(median(run.raw_rate for run in runs))}/s",
     )
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _latency(runs: list[Run], share: float) -> str:

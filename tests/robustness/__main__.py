@@ -71,7 +71,7 @@ def _warm(node: NodeProcess, folder: Path) -> None:
     for number, make in enumerate((make_ct_head, make_dx_chest, make_mr_flair)):
         paths = make(seed=number + 1).write(folder / str(number))
         samples += [Sample(path.name, "warm", path) for path in paths]
-    fates = send_all(node.port, samples)
+    fates = send_all(node.port, samples, apart=False)
     bad = [fate.answers for fate in fates if not fate.stored]
     if bad or wait_finished(Rows(node), WARM_LIMIT_S):
         raise click.ClickException(f"the node does not take honest studies: {bad[:3]}")

@@ -127,16 +127,18 @@ def running_node(folder: Path, receive: str = "", routes: str = SHIPPED_ROUTES +
             node.close()
 
 
-def send_all(port: int, samples: Sequence[Sample], progress: Callable[[], None] = lambda: None) -> list[Fate]:
+def send_all(
+    port: int, samples: Sequence[Sample], progress: Callable[[], None] = lambda: None, *, apart: bool = True
+) -> list[Fate]:
     """Each sample by an association of its own; the answers are kept, whatever they are.
 
-    Where an Instance or a Series came before, its UIDs are replaced: files of a corpus share them, and each is to be
-    a Series with an outcome of its own.
+    With ``apart``, where an Instance or a Series came before, its UIDs are replaced: files of a corpus share them, and
+    each is to be a Series with an outcome of its own.
     """
     fates: list[Fate] = []
     seen: set[str] = set()
     for number, sample in enumerate(samples):
-        fates.append(send(port, sample, number, seen))
+        fates.append(send(port, sample, number, seen if apart else set()))
         progress()
     return fates
 
