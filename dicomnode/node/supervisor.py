@@ -25,6 +25,7 @@ from dicomnode.receive.sockets import Sockets, bind
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
+from dicomnode.store.wal import make_room
 
 ROLES = ("receive", "work", "deliver", "console")
 DRAIN_S = 25.0
@@ -61,6 +62,8 @@ class Node:
             migrate(self._store)
             self._blueprint = replace(self._blueprint, clock=take_up_clock(self._store, self._roles))
             recover(self._store, self._spool, self._blueprint.config, self._roles, self._blueprint.clock())
+            if "receive" in self._roles:
+                make_room(self._store)
             self._audit(Event.APPLICATION_START)
             self._checkpoint()
             try:

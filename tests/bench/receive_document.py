@@ -70,7 +70,7 @@ def section(report: Report) -> str:
         f"Sender: {found.sender}, TCP_NODELAY=1; {found.rounds} round{'s' if found.rounds > 1 else ''}."
     )
     if max(machine.load, report.load) > machine.cores:
-        on += " **Other work kept the machine busy: the figures are no measure of any receiver; repeat it on a quiet one.**"
+        on += " **Other work kept the machine busy: no measure of any receiver; repeat it on a quiet machine.**"
     parts = [f"## {TITLE}", on, "### Targets", table(("target", "measured", ""), _targets(report))]
     for load, associations in found.cases:
         parts += [_heading(found, load, associations), _case(found, load, associations)]

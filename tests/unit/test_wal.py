@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
 from dicomnode.errors import Transient
 from dicomnode.store.engine import WAL_PAGES, Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import StudyRow
-from dicomnode.store.wal import relieve
+from dicomnode.store.wal import make_room, relieve
 
 
 @pytest.fixture
@@ -103,3 +105,20 @@ def test_a_commit_seldom_pays_for_it(store: Store) -> None:
 def test_a_database_without_a_log_has_nothing_to_relieve(tmp_path: Path) -> None:
     assert relieve(Store(f"sqlite:///{tmp_path}/none.sqlite3")).size == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_room_is_made_once_and_later_commits_do_not_make_the_file_longer(store: Store) -> None:
+    """R1 at speed: the log has its length before the first instance; tables and rows are as before."""
+    log = store.path.with_name(f"{store.path.name}-wal")
+    with store.read() as session:
+        before = session.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all()
+    make_room(store, 4 * 1024 * 1024)
+    size = log.stat().st_size
+    assert size > 4 * 1024 * 1024
+    for number in range(20):
+        with store.write() as session:
+            append(session, Event.AUDIT_LOG_USED, {"number": number})
+    assert log.stat().st_size == size
+    with store.read() as session:
+        assert session.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all() == before
+        assert session.execute(text("PRAGMA integrity_check")).scalar() == "ok"
