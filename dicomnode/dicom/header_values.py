@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -21,6 +22,7 @@ _TEXT_DELIMITER = re.compile(rb"[\\^=\r\n\t\f]")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
 _PADDING = " \0"
+REMEMBERED_BYTES = 32
 
 
 def encodings_of(character_set: bytes) -> tuple[str, ...]:
@@ -36,8 +38,20 @@ def encodings_of(character_set: bytes) -> tuple[str, ...]:
 def decode_value(vr: str, raw: bytes, *, big_endian: bool, encodings: Sequence[str]) -> tuple[Value, ...]:
     """Decode one element value; empty when there is no value or ``vr`` has no scalar form.
 
-    DS gives float and IS gives int; what does not parse, or is not finite, stays text.
+    DS gives float and IS gives int; what does not parse, or is not finite, stays text. The slices of a Series share
+    most of their values: short ones are remembered.
     """
+    if len(raw) <= REMEMBERED_BYTES:
+        return _remembered(vr, raw, big_endian, tuple(encodings))
+    return _decode(vr, raw, big_endian=big_endian, encodings=encodings)
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered(vr: str, raw: bytes, big_endian: bool, encodings: tuple[str, ...]) -> tuple[Value, ...]:
+    return _decode(vr, raw, big_endian=big_endian, encodings=encodings)
+
+
+def _decode(vr: str, raw: bytes, *, big_endian: bool, encodings: Sequence[str]) -> tuple[Value, ...]:
     if code := _BINARY.get(vr):
         return _decode_binary(code, raw, big_endian)
     if vr in _PLAIN_TEXT:

@@ -91,7 +91,7 @@ class Node:
                 timers.shutdown(wait=True)
 
     def _plan(self) -> list[Child]:
-        receivers = self._blueprint.config.receive.processes or min(os.cpu_count() or 1, MAX_RECEIVERS)
+        receivers = self._blueprint.config.receive.processes or receivers_for(os.cpu_count() or 1)
         duties = {
             "receive": ["receive"] * receivers,
             "work": ["flow", *["detect"] * self._blueprint.config.node.workers],
@@ -182,3 +182,8 @@ def stop_on_signals(node: Node) -> None:
     """SIGTERM and SIGINT drain the node."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())
+
+
+def receivers_for(cores: int) -> int:
+    """Receiving processes for so many cores: half of them, four at most; one shares its commits better than two."""
+    return max(1, min(cores // 2, MAX_RECEIVERS))

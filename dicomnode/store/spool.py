@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +29,8 @@ class Spool:
     def __init__(self, root: Path) -> None:
         """Create the folders. Raises OSError when that is impossible."""
         self.root = root
-        self._durable: set[Path] = set()
+        self._durable: dict[tuple[str, str], str] = {}
+        self._incoming = str(root / "incoming")
         for name in ("incoming", "received", "derived", "journal"):
             (root / name).mkdir(parents=True, exist_ok=True)
         sync_folder(root)
@@ -73,7 +73,7 @@ class Spool:
         Raises Transient when the disk is full or fails.
         """
         with _translated():
-            temporary = self.root / "incoming" / f"{owner}-{uuid.uuid4().hex}.part"
+            temporary = f"{self._incoming}/{owner}-{os.urandom(16).hex()}.part"
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             return SpoolFile(self, area, temporary, descriptor)
 
@@ -94,22 +94,24 @@ class Spool:
         for number in range(256):
             folder = self.root / area / f"{number:02x}"
             folder.mkdir(exist_ok=True)
-            self._durable.add(folder)
+            self._durable[area, folder.name] = str(folder)
         sync_folder(self.root / area)
 
-    def folder_of(self, area: str, name: str) -> Path:
+    def folder_of(self, area: str, name: str) -> str:
         """The folder of a file called ``name``, durably there. Raises ValueError for a name that could leave the spool.
 
         That it exists is not enough: its maker may not have synced its parent yet.
         """
         if not _NAME.fullmatch(name):
             raise ValueError("a spool file is named by letters, digits, dots, dashes and underscores")
+        known = self._durable.get((area, name[:2]))
+        if known is not None:
+            return known
         folder = self.root / area / name[:2]
-        if folder not in self._durable:
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
-            self._durable.add(folder)
-        return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        self._durable[area, name[:2]] = str(folder)
+        return str(folder)
 
     def remove(self, path: str) -> None:
         """Remove a finished file; a missing one is no error."""
@@ -122,11 +124,12 @@ class SpoolFile:
     ``size``: bytes written so far. ``descriptor``: for reading them back.
     """
 
-    def __init__(self, spool: Spool, area: str, temporary: Path, descriptor: int) -> None:
+    def __init__(self, spool: Spool, area: str, temporary: str, descriptor: int) -> None:
         self._spool, self._area, self._temporary = spool, area, temporary
         self.descriptor = descriptor
         self.size = 0
-        self._path: Path | None = temporary
+        self._folder = ""
+        self._path: str | None = temporary
 
     def __enter__(self) -> SpoolFile:
         return self
@@ -147,9 +150,9 @@ class SpoolFile:
         leave the spool.
         """
         with _translated():
-            folder = self._spool.folder_of(self._area, name)
-            self._temporary.replace(folder / name)
-            self._path = folder / name
+            self._folder = self._spool.folder_of(self._area, name)
+            os.replace(self._temporary, f"{self._folder}/{name}")  # noqa: PTH105 - a Path costs more than the call
+            self._path = f"{self._folder}/{name}"
         return f"{self._area}/{name[:2]}/{name}"
 
     def sync(self) -> None:
@@ -160,8 +163,8 @@ class SpoolFile:
         """
         with _translated():
             os.fsync(self.descriptor)
-            if self._path is not None:
-                sync_folder(self._path.parent)
+            if self._folder:
+                sync_folder(self._folder)
 
     def keep(self) -> None:
         """A row names it now: closing leaves it there."""
@@ -172,7 +175,7 @@ class SpoolFile:
         with _translated():
             folder = self._spool.folder_of(self._area, name)
             os.fsync(self.descriptor)
-            self._temporary.replace(folder / name)
+            os.replace(self._temporary, f"{folder}/{name}")  # noqa: PTH105 - a Path costs more than the call
             self._path = None
             sync_folder(folder)
         return f"{self._area}/{name[:2]}/{name}"
@@ -185,7 +188,7 @@ class SpoolFile:
         self.descriptor = -1
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                os.unlink(self._path)  # noqa: PTH108 - a Path costs more than the call
 
 
 @contextlib.contextmanager
@@ -217,7 +220,7 @@ def write_all(descriptor: int, parts: Sequence[bytes | bytearray | memoryview], 
             rest[0] = rest[0][written:]
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make the names in ``folder`` durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -201,7 +201,7 @@ class Rows:
             connection.close()
 
     def unfinished(self) -> int:
-        """Series that collect, or lack the outcome of their present generation, and results not delivered yet."""
+        """Series that collect or have no assignment in their generation, pending outcomes, deliveries and jobs."""
         collecting = self("SELECT count(*) FROM series WHERE state != 'complete'")[0][0]
         without = self(
             "SELECT count(*) FROM series s WHERE s.state = 'complete' AND EXISTS (SELECT 1 FROM instance i WHERE "
@@ -210,7 +210,8 @@ class Rows:
         )[0][0]
         pending = self("SELECT count(*) FROM assignment WHERE outcome IS NULL")[0][0]
         waiting = self("SELECT count(*) FROM delivery WHERE state = 'waiting'")[0][0]
-        return int(collecting + without + pending + waiting)
+        jobs = self("SELECT count(*) FROM job WHERE state NOT IN ('done', 'dead')")[0][0]
+        return int(collecting + without + pending + waiting + jobs)
 
     def processes(self) -> set[tuple[str, int]]:
         """Owner and process id of every process that the node runs; another owner is a restart."""
