@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydicom import Dataset
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -19,9 +18,8 @@ from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.outcome import StoredObject, enqueue_delivery, outputs, replace_derived, store_objects
 from dicomnode.detect.reader import Reader
 from dicomnode.detect.status_job import wanting
-from dicomnode.detect.volume_terms import NotAnalysable, SourceFile
+from dicomnode.detect.volume_terms import NotAnalysable
 from dicomnode.detectors.contract import Detector, ModelIdentity, Outcome
-from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, finish
 from dicomnode.report.selfcheck import Evidence, checked
 from dicomnode.report.status import StatusStatement, status_results
@@ -30,6 +28,7 @@ from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow
 
 PAGE = "page"
+UNREADABLE = "none of the Series' files is readable, so that patient and study are not known"
 
 
 def send_status(
@@ -45,8 +44,9 @@ def send_status(
 
     Nothing is made when the outcome is no longer the one that was announced (an operator requeued the analysis), or
     when a newer generation of the Series is on its way. The same Assignment gives the same bytes again.
-    Raises Permanent when no source is readable or the Assignment does not exist, NonConformant when the page breaks
-    the standard, Transient when disk or database fail, LeaseLost.
+    A Series of which no file is readable gets none: patient and study are not known, the audit log says so.
+    Raises Permanent when the Assignment does not exist, NonConformant when the page breaks the standard, Transient when
+    disk or database fail, LeaseLost.
     """
     with store.read() as session:
         case = read_case(session, spool, int(job.payload["assignment_id"]))
@@ -56,7 +56,13 @@ def send_status(
             finish(session, job, now)
         return
     plugin = detectors.get(case.assignment.detector or "")
-    stored = () if owner else _pages(spool, config, reader, plugin.version if plugin else "", case)
+    try:
+        stored = () if owner else _pages(spool, config, reader, plugin.version if plugin else "", case)
+    except NotAnalysable:
+        with store.write() as session:
+            finish(session, job, now)
+            append(session, Event.STATUS_PAGE, {**_facts(case, (), ()), "not_made": UNREADABLE})
+        return
     with store.write() as session:
         finish(session, job, now)
         row = session.get_one(AssignmentRow, owner or case.assignment.id)
@@ -98,7 +104,7 @@ def _without(session: Session, pages: Sequence[DerivedRow], destinations: Sequen
 
 def _pages(spool: Spool, config: Config, reader: Reader, detector_version: str, case: Case) -> tuple[StoredObject, ...]:
     assignment = case.assignment
-    first, header = _first_readable(reader, case.sources)
+    first, header = reader.first_header(case.sources)
     sources = (first.reference, *(source.reference for source in case.sources if source is not first))
     reason = assignment.reason.strip() or "the reason is not known"
     statement = StatusStatement(Outcome(assignment.outcome or ""), reason, assignment.gate or "", len(case.sources))
@@ -106,15 +112,6 @@ def _pages(spool: Spool, config: Config, reader: Reader, detector_version: str, 
     context = report_context(config, case, Origin(_model(assignment), detector_version), when)
     pages = status_results(sources, [header], statement, context)
     return store_objects(spool, checked(pages, Evidence(sources, [header], context)))
-
-
-def _first_readable(reader: Reader, sources: Sequence[SourceFile]) -> tuple[SourceFile, Dataset]:
-    """The first source whose header can be read, and that. Raises Permanent when there is none."""
-    try:
-        return reader.first_header(sources)
-    except NotAnalysable as error:
-        reason = "no status page: none of the Series' files is readable, so that patient and study are not known"
-        raise Permanent(reason) from error
 
 
 def _model(assignment: AssignmentRow) -> ModelIdentity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -80,6 +81,8 @@ class DetectWorker:
 
         threading.Thread(target=watch, name="drain", daemon=True).start()
         self._reader.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking for garbage then costs little
         run_until(stop, self.step, self._store)
         idle.set()
 
@@ -107,6 +110,8 @@ class DetectWorker:
                 self._together(jobs)
             elif jobs:
                 self._alone(jobs[0])
+        if jobs:
+            gc.collect()  # Datasets lie in circles, and each holds the pixels of its Series until somebody looks
         return bool(jobs)
 
     def _claim(self) -> list[Job]:

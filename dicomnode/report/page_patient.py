@@ -11,6 +11,9 @@ from pydicom.multival import MultiValue
 from dicomnode.report.page_typeface import UNWRITABLE, named, tidy, writable
 from dicomnode.report.transcribe import copied
 
+_DATE_TIME = re.compile(r"[0-9]{4}(?:[0-9]{2}){0,5}(?:(?<=[0-9]{14})\.[0-9]{1,6})?(?:[+-][0-9]{4})?")
+"""VR DT (PS3.5 6.2)."""
+MAX_TEXT = 1024
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?\Z")
 
 UNKNOWN = "not given"
@@ -18,12 +21,15 @@ USE_THE_ID = f"{UNWRITABLE}; identify by the ID"
 
 
 def stated(header: Dataset, keyword: str) -> str:
-    """The text of ``keyword``, "" when the source has none; several values are joined with a slash."""
+    """The text of ``keyword``, "" when the source has none; several values are joined with a slash.
+
+    A text that is longer than any VR that is drawn allows is cut.
+    """
     value = copied(header, (keyword,)).get(keyword)
     if value is None:
         return ""
     values = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return tidy("/".join(str(one) for one in values))
+    return tidy("/".join(str(one) for one in values)[:MAX_TEXT])
 
 
 def patient_name(header: Dataset) -> str:
@@ -83,7 +89,8 @@ def series_facts(headers: Sequence[Dataset]) -> tuple[tuple[str, str], ...]:
 
 def date_time(header: Dataset) -> str | None:
     """When the images were acquired, as VR DT: Acquisition DateTime, else Date and Time; None where unknown."""
-    if whole := stated(header, "AcquisitionDateTime"):
+    whole = stated(header, "AcquisitionDateTime")
+    if _DATE_TIME.fullmatch(whole):
         return whole
     day, time = stated(header, "AcquisitionDate"), stated(header, "AcquisitionTime")
     if not (len(day) == 8 and day.isdigit()):

@@ -43,6 +43,10 @@ class Legible(list[Dataset]):
         return answer
 
 
+MAX_ITEMS = 100
+"""Items of a sequence that is copied into every result."""
+
+
 def once(headers: Sequence[Dataset], key: tuple[object, ...], work: Callable[[], T]) -> T:
     """``Legible.once`` of ``headers``; of a plain sequence it is worked out each time."""
     return headers.once(key, work) if isinstance(headers, Legible) else work()
@@ -101,12 +105,13 @@ def _vr(tag: BaseTag) -> str:
 def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
     """A new Dataset with those of ``keywords`` that ``source`` has; text as Unicode, values otherwise unchanged.
 
-    Values that break their VR are copied as they are: identity is never altered. Sequences without an item are left
-    out, and in items private elements and UN, as their text could not be decoded.
+    Values that break their VR are copied as they are: identity is never altered. Sequences without an item, or of more
+    than ``MAX_ITEMS``, which no order system writes, are left out, and in items private elements and UN, as their text
+    could not be decoded.
     """
     target = Dataset()
     for keyword in keywords:
-        if keyword in source and (source[keyword].VR != VR.SQ or source[keyword].value):
+        if keyword in source and (source[keyword].VR != VR.SQ or 0 < len(source[keyword].value) <= MAX_ITEMS):
             target.add(_transcribed(source[keyword]))
     return target
 

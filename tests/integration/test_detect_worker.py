@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -175,3 +176,20 @@ def test_an_assignment_of_an_older_generation_gives_way(bench: Bench) -> None:
 
 def test_an_idle_worker_does_nothing(bench: Bench) -> None:
     assert not bench.worker(finding_result).step()
+
+
+def test_r20_the_memory_that_the_reader_lends_is_given_back_after_every_series(bench: Bench) -> None:
+    """R20: no analysis leaves pixels mapped, whether it ended in findings or in a reason."""
+
+    def lent() -> int:
+        count = 0
+        for link in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                count += "memfd:dicomnode" in str(link.readlink())
+        return count
+
+    before = lent()
+    complete_series(bench.store, bench.spool)
+    bench.worker(finding_result).step()
+    assert bench.rows(AssignmentRow)[0].outcome == "findings"
+    assert lent() <= before

@@ -344,18 +344,21 @@ def test_what_an_older_version_refused_is_not_called_superseded(bench: Bench) ->
     assert read_status(bench.config, bench.store, bench.spool, bench.now)["not_analysed"] == {"unknown": 1}
 
 
-def test_a_page_about_unreadable_files_fails_visibly(bench: Bench) -> None:
-    """Without one readable header the node knows no patient for sure; it makes none up."""
+def test_there_is_no_page_about_unreadable_files_and_the_log_says_why(bench: Bench) -> None:
+    """Without one readable header the node knows no patient for sure; it makes none up. No retry would help."""
     complete_series(bench.store, bench.spool)
     for row in bench.rows(InstanceRow):
         bench.spool.absolute(row.path).write_bytes(b"no DICOM at all")
     bench.worker(finding_result).step()
     bench.flow().step()
     assert bench.rows(AssignmentRow)[0].gate == "volume"
-    assert [job.state for job in jobs(bench, "status")] == ["dead"]
-    letter = bench.audited("dead letter")[0]
-    assert "readable" in letter["reason"]
-    assert letter["StudyInstanceUID"] == STUDY
+    assert [job.state for job in jobs(bench, "status")] == ["done"]
+    assert bench.audited("dead letter") == []
+    [record] = bench.audited("status page")
+    assert "readable" in record["not_made"]
+    assert (record["peers"], record["outputs"]) == ([], [])
+    assert record["StudyInstanceUID"] == STUDY
+    assert sent(bench) == []
 
 
 def test_one_unreadable_file_does_not_keep_the_page_back(bench: Bench) -> None:

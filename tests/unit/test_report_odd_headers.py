@@ -64,6 +64,9 @@ def made(modality: str = "CT", detector: str = "ct-head", **changes: object) -> 
         {"PatientOrientation": ["l", "p"]},
         {"BodyPartExamined": ["HEAD", "NECK"]},
         {"RequestAttributesSequence": []},
+        {"RequestAttributesSequence": [Dataset() for _ in range(5000)]},
+        {"AcquisitionDateTime": b"2020.01.01 noon "},
+        {"PatientName": b"A" * 1_100_000, "StudyDescription": b"B" * 1_100_000},
     ],
     ids=lambda changes: "+".join(changes) if isinstance(changes, dict) else changes,
 )
