@@ -174,7 +174,7 @@ class Conversation:
             self._wire.send(pdu)
 
     def _establish(self, address: str, identities: frozenset[str] | None) -> None:
-        self._wire.unit(self._services.acse_timeout_s)
+        self._wire.opening(self._services.acse_timeout_s)
         head = self._wire.take(HEADER_BYTES)
         kind, _, length = _HEADER.unpack(head)
         if kind != Kind.ASSOCIATE_RQ:

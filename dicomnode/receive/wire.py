@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from dicomnode.errors import Transient
 
-TICK_S = 1.0
+TICK_S = 0.25
 BUFFER_BYTES = 512 * 1024
 
 
@@ -45,6 +45,10 @@ class Wire:
         self._start = self._end = 0
         self._deadline = 0.0
         self._writing = threading.Lock()
+
+    def opening(self, within_s: float) -> None:
+        """What follows has to be here, to its last byte, ``within_s`` seconds from now."""
+        self._deadline = time.monotonic() + within_s
 
     def unit(self, idle_s: float) -> None:
         """Wait ``idle_s`` seconds at most for a first byte; from it on the unit's own deadline runs.

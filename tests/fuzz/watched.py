@@ -68,6 +68,7 @@ class Node:
     def close(self) -> None:
         """End it by closing its stdin, in the end by force."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         try:
             self.process.wait(20)
@@ -75,6 +76,8 @@ class Node:
             self.process.kill()
             self.process.wait()
             raise Finding("the node did not stop") from None
+        finally:
+            self.process.stdout.close()
 
     def held(self) -> Held:
         """Summed over the process and its children."""

@@ -35,7 +35,8 @@ def _frame_of_reference(level: Level, case: Case) -> Iterator[str]:
         return
     image_type = level.elements.get("ImageType")
     volume = image_type is None or "VOLUME" in image_type.value
-    if (stated and volume) or level.elements["SOPClassUID"].value != PARAMETRIC_MAP:
+    sop_class = level.elements.get("SOPClassUID")
+    if (stated and volume) or sop_class is None or sop_class.value != PARAMETRIC_MAP:
         yield "FrameOfReferenceUID: not that of the source (PS3.3 C.7.4.1)"
 
 
