@@ -90,7 +90,8 @@ class Listener:
 
     def _yield_to_the_idle(self) -> None:
         """A process that has Associations leaves the next one to those that have fewer."""
-        time.sleep(min(COURTESY_S * len(self._conversations), 10 * COURTESY_S))
+        established = len(self._conversations) - len(self._pending)
+        time.sleep(min(COURTESY_S * max(established, 0), 10 * COURTESY_S))
 
     def _take(self, connection: socket.socket, address: str) -> None:
         with self._lock:
