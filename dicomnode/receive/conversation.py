@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -55,9 +54,6 @@ from dicomnode.receive.wire import PeerGone, TooSlow, Wire, WireError
 
 CONTROL_BYTES = 64 * 1024
 LINGER_S = 2.0
-REFUSAL_PAUSE_S = 0.1
-"""A peer that sends what is no Instance waits for its answer: each costs the node a file and an audit record."""
-_NONSENSE = frozenset({Status.CANNOT_UNDERSTAND, Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS})
 _HEADER = struct.Struct(">BBL")
 _PDV = struct.Struct(">LBB")
 _log = logging.getLogger(__name__)
@@ -313,8 +309,6 @@ class Conversation:
         self._message = None
         with association.storing():
             status = self._answer(association, message)
-            if status in _NONSENSE:
-                time.sleep(REFUSAL_PAUSE_S)
             if message.command.is_request:
                 pdus = command_pdus(message.context_id, response(message.command, status), self._max_length)
                 self._wire.send(pdus)
