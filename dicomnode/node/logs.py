@@ -45,6 +45,7 @@ def log_to_stderr(role: str, level: int = logging.INFO) -> None:
     Neither do warnings (pydicom's quote values) and the traces of threads that end by an exception.
     """
     warnings.simplefilter("ignore")
+    logging.raiseExceptions = False  # a stderr that is gone would be told of with the text of the error in hand
     threading.excepthook = _thread_ended
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role))

@@ -60,7 +60,9 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines() -> Iterator[list[str]]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What our loggers say; handlers that earlier tests left at the root write into streams that are closed."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     handler, logger = Lines(), logging.getLogger("dicomnode")
     level = logger.level
     logger.addHandler(handler)

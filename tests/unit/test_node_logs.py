@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -18,11 +19,12 @@ NAME = "DOE^JANE"
 @pytest.fixture
 def quiet():
     root, hook = logging.getLogger(), threading.excepthook
-    handlers, level = root.handlers[:], root.level
+    handlers, level, reports = root.handlers[:], root.level, logging.raiseExceptions
     with warnings.catch_warnings():
         yield
     root.handlers[:], threading.excepthook = handlers, hook
     root.setLevel(level)
+    logging.raiseExceptions = reports
 
 
 def fail() -> None:
@@ -49,3 +51,19 @@ def test_a_warning_and_a_thread_that_ends_badly_quote_nothing(quiet, capfd: pyte
     written = capfd.readouterr().err
     assert NAME not in written
     assert json.loads(written)["in_thread"] == "codec"
+
+
+def test_s17_a_log_that_cannot_be_written_does_not_tell_of_the_error_in_hand(
+    quiet, capfd: pytest.CaptureFixture
+) -> None:
+    """S17: Python's own report of a failed handler quotes the exception that is being handled."""
+    log_to_stderr("detect")
+    [handler] = logging.getLogger().handlers
+    broken = io.StringIO()
+    handler.setStream(broken)
+    broken.close()
+    try:
+        fail()
+    except ValueError:
+        logging.getLogger("dicomnode").error("failed")
+    assert NAME not in "".join(capfd.readouterr())
