@@ -23,14 +23,12 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_string
 
+from dicomnode.dicom.encoding import ANY_VR
 from dicomnode.errors import Permanent
 
 ELEMENT, ITEM = struct.Struct("<HH2sI"), struct.Struct("<I")
 NO_VR, SEQUENCE_VR, UNKNOWN_VR = b"\0\0", b"SQ", b"UN"
 _CHARACTER_SET = 0x00080005
-_VALUE_REPRESENTATIONS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
-)
 _Encoding = str | MutableSequence[str]
 
 
@@ -121,7 +119,7 @@ def _raw(tag: BaseTag, vr: bytes, value: bytes) -> RawDataElement:
     if vr in (NO_VR, UNKNOWN_VR):
         if value and vr_by_dictionary(tag) == "SQ":
             raise NotPlain
-    elif vr not in _VALUE_REPRESENTATIONS:
+    elif vr not in ANY_VR:
         raise NotPlain
     known = None if vr == NO_VR else vr.decode()
     content = value or cast("bytes | None", empty_value_for_VR(known, raw=True))

@@ -21,15 +21,11 @@ from dicomnode.detect.header_plain import (
     vr_by_dictionary,
 )
 from dicomnode.detect.volume_terms import NotAnalysable
+from dicomnode.dicom.encoding import ITEM_BEGIN, ITEM_END, LONG_VR, SEQUENCE_END, SHORT_VR, UNDEFINED_LENGTH
 from dicomnode.errors import Transient
 
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _OFFSETS = frozenset({0x7FE00001, 0x7FE00002})
-LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-ANY_VR = LONG_VR | _SHORT
 _WORD = {b"AT": 2, b"OW": 2, b"SS": 2, b"US": 2, b"FL": 4, b"OF": 4, b"OL": 4, b"SL": 4, b"UL": 4} | {
     b"FD": 8, b"OD": 8, b"OV": 8, b"SV": 8, b"UV": 8
 }  # fmt: skip
@@ -117,7 +113,7 @@ class HeaderWalk:
         while at <= last:
             group, number, vr, length = head(data, at)
             stop = at + 8 + length
-            if vr not in _SHORT or group >= 0x5000 or stop > len(data) or self._limits.elements <= 0:
+            if vr not in SHORT_VR or group >= 0x5000 or stop > len(data) or self._limits.elements <= 0:
                 break
             self._limits.elements -= 1
             if top.kept and not group & 1 and group >= 0x0008 and number:
@@ -134,14 +130,14 @@ class HeaderWalk:
             return self._at_end()
         group, number, vr, length, width = self._head(top)
         tag = group << 16 | number
-        if tag == _ITEM_END:
+        if tag == ITEM_END:
             self._at += 8
             if len(self._open) == 1:
                 return False
             self._close()
             return True
         if len(self._open) == 1 and tag in _PIXEL_DATA:
-            place = None if length == _UNDEFINED else length
+            place = None if length == UNDEFINED_LENGTH else length
             self._result.pixels = PixelPlace(tag, vr, self._at + width, place)
             return False
         self._count_element()
@@ -150,7 +146,7 @@ class HeaderWalk:
             vr = self._resolved(tag, vr, length)
         if vr == SEQUENCE_VR:
             self._begin_sequence(tag, length)
-        elif length == _UNDEFINED:
+        elif length == UNDEFINED_LENGTH:
             self._pass_undefined()
         else:
             self._value(top, tag, vr, length)
@@ -161,7 +157,7 @@ class HeaderWalk:
         data, at = self._data, self._at
         if not top.implicit:
             group, number, vr, length = self._explicit_head(data, at)
-            if vr in _SHORT:
+            if vr in SHORT_VR:
                 return group, number, vr, length, 8
             if vr in LONG_VR:
                 if at + 12 > len(data):
@@ -174,26 +170,26 @@ class HeaderWalk:
 
     def _resolved(self, tag: int, vr: bytes, length: int) -> bytes:
         """SQ for what the dictionary or its first tag tells to be one, else ``vr``."""
-        if vr_by_dictionary(tag) == "SQ" or (vr == UNKNOWN_VR and length == _UNDEFINED):
+        if vr_by_dictionary(tag) == "SQ" or (vr == UNKNOWN_VR and length == UNDEFINED_LENGTH):
             return SEQUENCE_VR
-        if length == _UNDEFINED:
+        if length == UNDEFINED_LENGTH:
             if self._at + 8 > len(self._data):
                 raise self._too_short()
             group, number, _ = self._implicit_head(self._data, self._at)
-            return SEQUENCE_VR if group << 16 | number in (_ITEM, _SEQUENCE_END) else vr
+            return SEQUENCE_VR if group << 16 | number in (ITEM_BEGIN, SEQUENCE_END) else vr
         return vr
 
     def _begin_sequence(self, tag: int, length: int) -> None:
         top = self._open[-1]
         kept = top.kept and _wanted(tag)
-        if length != _UNDEFINED:
+        if length != UNDEFINED_LENGTH:
             self._require(length)
             if not kept:
                 self._at += length
                 return
         if len(self._open) > 2 * self._limits.depth:
             raise NotAnalysable(TOO_DEEP)
-        end = None if length == _UNDEFINED else self._at + length
+        end = None if length == UNDEFINED_LENGTH else self._at + length
         self._open.append(_Open(sequence=True, end=end, implicit=top.implicit, tag=tag, kept=kept))
 
     def _item(self) -> None:
@@ -207,17 +203,17 @@ class HeaderWalk:
         group, number, length = self._implicit_head(self._data, self._at)
         tag = group << 16 | number
         self._at += 8
-        if tag == _SEQUENCE_END:
+        if tag == SEQUENCE_END:
             self._close()
-        elif tag != _ITEM:
+        elif tag != ITEM_BEGIN:
             self._spoiled()
         else:
             self._limits.items -= 1
             if self._limits.items < 0:
                 raise NotAnalysable(TOO_MANY)
-            if length != _UNDEFINED:
+            if length != UNDEFINED_LENGTH:
                 self._require(length)
-            end = None if length == _UNDEFINED else self._at + length
+            end = None if length == UNDEFINED_LENGTH else self._at + length
             implicit = self._is_implicit(top.implicit, top=False)
             self._open.append(_Open(sequence=False, end=end, implicit=implicit, kept=top.kept))
 

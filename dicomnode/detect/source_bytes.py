@@ -12,8 +12,9 @@ from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicomnode.detect.header_plain import PlainLimits, dataset_of
-from dicomnode.detect.header_walk import ANY_VR, BEYOND, LONG_VR, HeaderWalk, MoreNeeded, PixelPlace, Walked
+from dicomnode.detect.header_walk import BEYOND, HeaderWalk, MoreNeeded, PixelPlace, Walked
 from dicomnode.detect.volume_terms import Limits, NotAnalysable
+from dicomnode.dicom.encoding import ANY_VR, LONG_VR
 from dicomnode.errors import Transient
 
 _PREAMBLE, _FIRST_READ, _MOST_HEADER, _CHUNK = 128, 1 << 16, 1 << 26, 1 << 18

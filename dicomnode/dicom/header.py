@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import re
 import stat
 import struct
 from collections.abc import Callable, Collection
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from dicomnode.dicom.encoding import ANY_VR, ITEM_BEGIN, ITEM_END, LONG_VR, SEQUENCE_END, SHORT_VR, UNDEFINED_LENGTH
 from dicomnode.dicom.header_source import FileSource, InflatingSource, MalformedHeader, MemorySource
 from dicomnode.dicom.header_values import DEFAULT_ENCODINGS, decode_value, encodings_of
 from dicomnode.dicom.summary import Value
@@ -73,13 +73,8 @@ ROUTING_KEYWORDS: frozenset[str] = frozenset({
 # fmt: on
 """What the node keeps of every Instance, for routing, assembly and status."""
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _LAST_TAG = 0x7FE0000F
-_LONG_VR = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VR = frozenset(re.findall(rb"..", b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"))
-_ANY_VR = _LONG_VR | _SHORT_VR
 _PREAMBLE_BYTES = 128
 
 
@@ -229,7 +224,7 @@ def _infer_transfer_syntax(first: bytes) -> str:
     """Tell the encoding from the first element of a data set, which lies in a low group."""
     if len(first) < 8:
         raise MalformedHeader("not a DICOM file")
-    explicit = first[4:6] in _ANY_VR
+    explicit = first[4:6] in ANY_VR
     group = int.from_bytes(first[:2], "little")
     if group & 0xFF == 0 and group and explicit:
         return EXPLICIT_BIG_ENDIAN
@@ -265,7 +260,7 @@ def _decode(
     for tag, (vr, raw) in found.items():
         if tag in wanted.elements:
             keyword, dictionary_vr = wanted.elements[tag]
-            actual = vr.decode("ascii") if vr in _ANY_VR and vr != b"UN" else dictionary_vr
+            actual = vr.decode("ascii") if vr in ANY_VR and vr != b"UN" else dictionary_vr
             if values := decode_value(actual, raw, big_endian=big_endian, encodings=encodings):
                 header[keyword] = values
     return header
@@ -276,7 +271,7 @@ def _element_reader(source: MemorySource, offset: int, *, implicit: bool, big_en
     if not source.base <= offset <= source.base + len(source.data) - 8:
         source.move(offset)
     vr = bytes(source.data[offset - source.base :][4:6])
-    if implicit and vr in _ANY_VR:
+    if implicit and vr in ANY_VR:
         implicit = False
     elif not implicit and not b"AA" <= vr <= b"ZZ":
         implicit = True
@@ -301,9 +296,9 @@ def _explicit_reader(order: str) -> _ReadElement:
 
     def read(data: bytes | memoryview, at: int) -> _Element:
         group, element, vr, length = unpack(data, at)
-        if vr in _SHORT_VR:
+        if vr in SHORT_VR:
             return group << 16 | element, vr, length, 8
-        if vr in _LONG_VR:
+        if vr in LONG_VR:
             return group << 16 | element, vr, unpack_length(data, at + 8)[0], 12
         if group == 0xFFFE or not (b"AA" <= vr <= b"ZZ" or vr == b"  "):
             return group << 16 | element, b"", unpack_length(data, at + 4)[0], 8
@@ -322,13 +317,13 @@ def _scan(
     try:
         while _ready(source, position):
             tag, vr, length, width = read_element(source.data, position - source.base)
-            if tag > last_tag and (tag < _ITEM or length == _UNDEFINED):
+            if tag > last_tag and (tag < ITEM_BEGIN or length == UNDEFINED_LENGTH):
                 break
             budget -= 1
             if budget < 0:
                 raise MalformedHeader("too many elements")
             position += width
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 position, budget = _skip_undefined(source, position, read_element, vr, budget, limits.depth)
                 continue
             if (tag in elements or tag == _CHARACTER_SET) and length <= limits.value_bytes:
@@ -378,13 +373,13 @@ def _skip_undefined(
             raise MalformedHeader("too many elements")
         position += width
         inside_item = len(stack) % 2 == 0
-        if tag == _SEQUENCE_END:
+        if tag == SEQUENCE_END:
             del stack[-2 if inside_item else -1 :]
-        elif tag == _ITEM_END:
+        elif tag == ITEM_END:
             del stack[len(stack) - inside_item :]
-        elif length != _UNDEFINED:
+        elif length != UNDEFINED_LENGTH:
             position += length
-        elif len(stack) >= 2 * max_depth or (tag == _ITEM) is inside_item:
+        elif len(stack) >= 2 * max_depth or (tag == ITEM_BEGIN) is inside_item:
             raise MalformedHeader("sequences are nested too deep or without items")
         else:
             stack.append(_implicit_reader("<") if vr == b"UN" else stack[-1])

@@ -16,11 +16,12 @@ import dicomnode
 from dicomnode.audit import append, verify
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, DicomNodeError, Permanent, Transient
-from dicomnode.node.backup_files import DATABASE, MANIFEST, SPOOL, SUMS, copy, sync_folder, sync_folders, write_lists
+from dicomnode.node.backup_files import DATABASE, MANIFEST, SPOOL, SUMS, copy, sync_folders, write_lists
 from dicomnode.node.build import Blueprint
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import check_schema
 from dicomnode.store.snapshot import NeededFile, copy_database, damage, looking_at, needed_files
+from dicomnode.store.spool import sync_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with the step, how much of it is done, and how much there is."""

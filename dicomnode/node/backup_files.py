@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from dicomnode.errors import Permanent, Transient
 from dicomnode.store.snapshot import NeededFile
+from dicomnode.store.spool import sync_folder
 
 FORMAT = 1
 DATABASE = "dicomnode.sqlite3"
@@ -138,12 +139,3 @@ def sync_file(path: Path) -> None:
     """Make the content of a file durable. Raises OSError."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in one folder durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

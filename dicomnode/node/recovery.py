@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Iterable
 
 from sqlalchemy import select
@@ -17,6 +16,7 @@ from dicomnode.detect.outcome import write_failure
 from dicomnode.jobs import Job, release_owner
 from dicomnode.node.unrouted import subject_of
 from dicomnode.store.engine import Store
+from dicomnode.store.processes import runs
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import JobRow, ProcessRow
 
@@ -81,7 +81,7 @@ def beat(store: Store, now: float) -> None:
     with store.write() as session:
         query = select(ProcessRow).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
         for row in session.scalars(query):
-            if _alive(row.pid):
+            if runs(row.pid):
                 row.heartbeat_at = now
 
 
@@ -89,13 +89,3 @@ def _fail_deliveries(session: Session, job: Job) -> None:
     for row in session.scalars(deliveries(int(job.payload["assignment_id"]), str(job.payload["destination"]))):
         if row.state == "waiting":
             row.state = "failed"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -17,12 +17,13 @@ from dicomnode.audit.checkpoint import size_of
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.node.backup import ROOM, SHOWN, Progress, told
-from dicomnode.node.backup_files import DATABASE, SPOOL, copy, read_lists, sync_file, sync_folder, sync_folders
+from dicomnode.node.backup_files import DATABASE, SPOOL, copy, read_lists, sync_file, sync_folders
 from dicomnode.node.build import Blueprint
 from dicomnode.node.locks import exclusive
 from dicomnode.node.supervisor import ROLES
 from dicomnode.store.schema import UNFINISHED, migrate
 from dicomnode.store.snapshot import damage, looking_at, needed_files
+from dicomnode.store.spool import sync_folder
 
 STAGE = "restore.part"
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.audit.query import body_value
-from dicomnode.receive.admission import Rejection, Request
+from dicomnode.receive.admission import Request
 from dicomnode.receive.records import moment, transfer_body
 from dicomnode.receive.tally import End, OpenAssociation
 from dicomnode.store.tables import AssociationRow, AuditRow, ProcessRow
@@ -46,19 +46,6 @@ def opened(session: Session, request: Request, peer: str | None, now: float, own
     session.add(row)
     session.flush()
     return row.id
-
-
-def rejected(session: Session, request: Request, rejection: Rejection, now: float, held_back: int = 0) -> None:
-    """Record a rejected request as a Security Alert (PS3.15 A.5.3.11), and how many before it got no record."""
-    body: dict[str, Any] = {
-        "reason": rejection.reason,
-        "CallingAETitle": request.CallingAETitle,
-        "CalledAETitle": request.CalledAETitle,
-        "address": request.address,
-    }
-    if held_back:
-        body["held_back"] = held_back
-    append(session, Event.SECURITY_ALERT, body, moment(now))
 
 
 def ended(session: Session, association: OpenAssociation, end: End, now: float) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from dicomnode.audit import append
-from dicomnode.audit.events import Event
 from dicomnode.dicom.commitment import EventReport, EventStatus, read_event_report
-from dicomnode.errors import DicomNodeError, Refusal, Transient
+from dicomnode.errors import Refusal, Transient
 from dicomnode.jobs import rouse
 from dicomnode.receive.admission import Admission
-from dicomnode.receive.records import moment
+from dicomnode.receive.alerts import Alerts
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.commitments import COMMIT, job_of, take_report
 from dicomnode.store.engine import Store
@@ -24,6 +22,7 @@ class CommitmentReports:
 
     def __init__(self, admission: Admission, store: Store, clock: Callable[[], float]) -> None:
         self._admission, self._store, self._clock = admission, store, clock
+        self._alerts = Alerts(store, clock)
 
     def take(self, association: OpenAssociation, asked: EventReport) -> int:
         """Keep the report in ``asked`` and return the status to answer.
@@ -58,8 +57,4 @@ class CommitmentReports:
             "status": f"0x{refusal.status:04X}",
         }
         _log.warning("report refused", extra={"association": association.id, "reason": str(refusal)})
-        try:
-            with self._store.write() as session:
-                append(session, Event.SECURITY_ALERT, body, moment(self._clock()))
-        except DicomNodeError as error:
-            _log.error("not audited", extra={"error": str(error)})
+        self._alerts.tell(body)

@@ -17,7 +17,7 @@ from dicomnode.dicom.commitment import MAX_REPORT_BYTES, EventReport
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, VERIFICATION
 from dicomnode.dicom.status import Status
 from dicomnode.errors import Permanent
-from dicomnode.receive.admission import CONGESTION, NO_APPLICATION, Admitted, Rejection, Request
+from dicomnode.receive.admission import NO_APPLICATION, Admitted, Rejection, Request
 from dicomnode.receive.arrival import StoreRequest
 from dicomnode.receive.command import (
     MAX_COMMAND_BYTES,
@@ -85,7 +85,7 @@ class Discard:
 
 
 @dataclass(slots=True)
-class Kept:
+class ShortDataSet:
     """A small data set, kept in memory up to one byte more than ``limit``."""
 
     limit: int
@@ -119,7 +119,7 @@ class _Message:
 
     context_id: int
     command: Command
-    sink: Incoming | Kept | Discard
+    sink: Incoming | ShortDataSet | Discard
 
 
 class Conversation:
@@ -203,8 +203,6 @@ class Conversation:
     ) -> OpenAssociation | Rejection:
         if not proposal.knows_application:
             return NO_APPLICATION
-        if self.stopping:
-            return CONGESTION
         titles = proposal.CallingAETitle, proposal.CalledAETitle
         request = Request(*titles, address, not_only_storage=proposal.not_only_storage, identities=identities)
         return self._services.register.admit(request)
@@ -285,7 +283,7 @@ class Conversation:
         if last:
             self._complete(message)
 
-    def _sink(self, context: AcceptedContext, command: Command) -> Incoming | Kept | Discard:
+    def _sink(self, context: AcceptedContext, command: Command) -> Incoming | ShortDataSet | Discard:
         association = self.association
         if association is None or not command.has_data_set:
             return Discard()
@@ -296,7 +294,7 @@ class Conversation:
             )
             return self._services.scp.begin(association, asked)
         if command.field == CommandField.N_EVENT_REPORT:
-            return Kept(MAX_REPORT_BYTES)
+            return ShortDataSet(MAX_REPORT_BYTES)
         return Discard()
 
     def _stores(self, context: AcceptedContext) -> bool:
@@ -326,7 +324,7 @@ class Conversation:
             is_verification = context.abstract_syntax == VERIFICATION
             return Status.SUCCESS if is_verification else Status.SOP_CLASS_NOT_SUPPORTED
         if command.field == CommandField.N_EVENT_REPORT:
-            content = bytes(sink.content) if isinstance(sink, Kept) else b""
+            content = bytes(sink.content) if isinstance(sink, ShortDataSet) else b""
             if self.stopping or not association.may_report:
                 return Status.RESOURCE_LIMITATION
             return self._services.reports.take(association, _report(command, context, content))

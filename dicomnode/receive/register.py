@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
 
 from dicomnode.errors import DicomNodeError, place
 from dicomnode.receive.admission import CONGESTION, Admission, Admitted, Rejection, Request
-from dicomnode.receive.associations import counts, ended, opened, rejected
+from dicomnode.receive.alerts import Alerts
+from dicomnode.receive.associations import counts, ended, opened
 from dicomnode.receive.restraint import Restraint
 from dicomnode.receive.tally import End, OpenAssociation
 from dicomnode.store.engine import Store
@@ -25,7 +25,7 @@ class Register:
 
     def __init__(self, admission: Admission, store: Store, clock: Callable[[], float], owner: str = "") -> None:
         self._admission, self._store, self._clock, self._owner = admission, store, clock, owner
-        self._restraint = Restraint()
+        self._alerts, self._restraint = Alerts(store, clock), Restraint()
         self._open: set[OpenAssociation] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -55,10 +55,13 @@ class Register:
         return known
 
     def _alert(self, request: Request, verdict: Rejection) -> None:
-        held = self._restraint.ask()
-        if held is not None:
-            with contextlib.suppress(DicomNodeError), self._store.write() as session:
-                rejected(session, request, verdict, self._clock(), held)
+        about = {
+            "reason": verdict.reason,
+            "CallingAETitle": request.CallingAETitle,
+            "CalledAETitle": request.CalledAETitle,
+            "address": request.address,
+        }
+        self._alerts.tell_within(self._restraint, about)
 
     def _open_row(self, request: Request, admitted: Admitted) -> tuple[Admitted | Rejection, int]:
         with self._store.write() as session:

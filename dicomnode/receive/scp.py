@@ -10,24 +10,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from sqlalchemy import select
-
-from dicomnode.audit import append
-from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.dicom.header import ROUTING_KEYWORDS
 from dicomnode.dicom.header_source import FileSource, MemorySource
 from dicomnode.dicom.status import Status, describe_status
 from dicomnode.errors import DicomNodeError, Transient, place
+from dicomnode.receive.alerts import Alerts
 from dicomnode.receive.arrival import Examined, RefusedInstance, StoreRequest, examine, require_plausible
 from dicomnode.receive.ledger import Ledger
 from dicomnode.receive.part10 import file_head
-from dicomnode.receive.records import Kept, SpooledInstance, moment
+from dicomnode.receive.records import Kept, SpooledInstance
+from dicomnode.receive.replay import row_of
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.engine import Store
 from dicomnode.store.journal import SEGMENTS, IntakeJournal
 from dicomnode.store.spool import Spool, SpoolFile, digest
-from dicomnode.store.tables import InstanceRow
 
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
 JOURNALED_BYTES = 1024 * 1024
@@ -39,6 +36,7 @@ class StorageScp:
 
     def __init__(self, config: Config, store: Store, spool: Spool, clock: Callable[[], float] = time.time) -> None:
         self.store, self.spool, self.clock = store, spool, clock
+        self.alerts = Alerts(store, clock)
         self.min_free = config.receive.min_free_bytes
         self.max_bytes = config.receive.max_instance_bytes
         self.keywords = ROUTING_KEYWORDS | config.rule_keywords
@@ -49,7 +47,7 @@ class StorageScp:
     def open_journal(self, owner: str, size: int) -> None:
         """Take a journal of ``size`` bytes for the process ``owner``, whose earlier ones were replayed.
 
-        None where it would take what ``min_free_bytes`` reserves.
+        There is none where it would take what ``min_free_bytes`` reserves.
         """
         if self.spool.free_bytes() < self.min_free + size:
             _log.warning("no room for an intake journal, every file is synced by itself")
@@ -74,7 +72,7 @@ class StorageScp:
     def may_be_recorded(self, path: str) -> bool:
         """The commit may have happened although it raised; only a file that no row names may be removed."""
         try:
-            return self.store.scalar(select(InstanceRow.id).where(InstanceRow.path == path)) is not None
+            return row_of(self.store, path) is not None
         except DicomNodeError:
             _log.warning("a spool file without a row may be left", extra={"path": path})
             return True
@@ -90,11 +88,7 @@ class StorageScp:
             "status": describe_status(status),
         }
         _log.warning("instance refused", extra={key: body[key] for key in ("association", "status", "reason")})
-        try:
-            with self.store.write() as session:
-                append(session, Event.SECURITY_ALERT, body, moment(self.clock()))
-        except DicomNodeError as error:
-            _log.error("not audited", extra={"error": str(error)})
+        self.alerts.tell(body)
 
     def _is_there(self, path: str) -> bool:
         return self.spool.absolute(path).is_file()

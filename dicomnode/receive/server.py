@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from dicomnode.audit import append
-from dicomnode.audit.events import Event
 from dicomnode.config import Config
-from dicomnode.errors import DicomNodeError
 from dicomnode.receive.admission import Admission
+from dicomnode.receive.alerts import Alerts
 from dicomnode.receive.commitment import CommitmentReports
 from dicomnode.receive.conversation import Conversation, Services
 from dicomnode.receive.listener import Listener, Secure, in_the_clear
 from dicomnode.receive.negotiation import silence_library
-from dicomnode.receive.records import moment
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
 from dicomnode.receive.restraint import Restraint
@@ -63,7 +59,7 @@ class StorageServer:
         self._register = Register(admission, store, clock, owner)
         self._services = _services(config, self._register, StorageScp(config, store, spool, clock), admission)
         self._sockets, self._owner = sockets, owner
-        self._restraint = Restraint()
+        self._alerts, self._restraint = Alerts(store, clock), Restraint()
         self._listeners: list[Listener] = []
         self._stopping = False
         self._stopped = threading.Event()
@@ -141,9 +137,7 @@ class StorageServer:
             self._register.reap()
 
     def _converse(self, wire: Wire) -> Conversation:
-        conversation = Conversation(wire, self._services)
-        conversation.stopping = self._stopping
-        return conversation
+        return Conversation(wire, self._services)
 
     def _handshake(self, connection: socket.socket, address: str) -> tuple[socket.socket, frozenset[str] | None] | None:
         if self._tls is None:
@@ -153,23 +147,17 @@ class StorageServer:
         except HandshakeFailed as failed:
             detail = {"reason": str(failed.reason), "address": address, "detail": failed.detail}
             _log.warning("no TLS connection", extra=detail)
-            held = self._restraint.ask()
-            if held is not None:
-                about = {"reason": str(failed.reason), "address": address}
-                self._alert(about | ({"held_back": held} if held else {}))
+            about = {"reason": str(failed.reason), "address": address}
+            self._alerts.tell_within(self._restraint, about)
             return None
         return secured, identities(secured)
 
     def _on_reload(self, reload: Reload) -> None:
         if reload.fault:
             _log.error("new TLS files cannot be used, the old ones stay", extra={"error": reload.fault})
-            self._alert({"reason": f"new TLS files cannot be used, the old ones stay: {reload.fault}"})
+            self._alerts.tell({"reason": f"new TLS files cannot be used, the old ones stay: {reload.fault}"})
         else:
             _log.info("new TLS files are in use")
-
-    def _alert(self, body: Mapping[str, str | int]) -> None:
-        with contextlib.suppress(DicomNodeError), self._store.write() as session:
-            append(session, Event.SECURITY_ALERT, body, moment(self._clock()))
 
 
 def _services(config: Config, register: Register, scp: StorageScp, admission: Admission) -> Services:

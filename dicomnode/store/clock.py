@@ -7,7 +7,6 @@ and whoever works on the same database while that node runs takes it over (``run
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.store.engine import Store
+from dicomnode.store.processes import runs
 from dicomnode.store.tables import AssociationRow, ClockRow, CommitmentRow, JobRow, ProcessRow, SeriesRow
 
 TOLERANCE_S = 30.0
@@ -83,7 +83,7 @@ def _in_force(session: Session, but: Collection[str]) -> NodeClock | None:
     if row is None or row.boot != _boot():
         return None
     pids = session.scalars(select(ProcessRow.pid).where(ProcessRow.stopped_at.is_(None), ProcessRow.role.not_in(but)))
-    return NodeClock(row.epoch, row.since, row.boot) if any(_runs(pid) for pid in pids) else None
+    return NodeClock(row.epoch, row.since, row.boot) if any(runs(pid) for pid in pids) else None
 
 
 def _last_seen(session: Session) -> float:
@@ -112,13 +112,3 @@ def _boot() -> str:
         return _BOOT.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -11,6 +11,8 @@ from tests.faults.samples import Sample, Sampler, Trend, look, trends
 
 ASSOCIATIONS = 5
 REST_S = 30.0
+LOOK_EVERY_S = 0.05
+"""Often enough for a trend on a machine that is done within two seconds."""
 MORE_HANDLES, MORE_THREADS = 45, 15
 """What pools of threads and database connections may still grow by, whatever the number of instances: one thread and
 one connection (three handles) for each of five associations in each of three processes."""
@@ -55,7 +57,7 @@ def many_instances(receiver: Receiver, instances: int, *, side: int = 96, limit_
     time.sleep(1.0)
     before = _together(look(receiver.members, 0))
     account, began = Account(), time.monotonic()
-    with Sampler(receiver.members, lambda: float(len(account.acknowledged))) as sampler:
+    with Sampler(receiver.members, lambda: float(len(account.acknowledged)), LOOK_EVERY_S) as sampler:
         images = instances // ASSOCIATIONS
         senders = start_scanners(receiver.port, ASSOCIATIONS, account, "2.25.201", images=images, studies=1, side=side)
         for scanner in senders:
