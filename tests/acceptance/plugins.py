@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugin import install_plugin
+
 SOURCE = """
 import os
 import signal
@@ -66,11 +68,7 @@ class OrderedDetector:
     """The installed plugin, for nodes that are started from now on with ``ROUTES``."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        meta = folder / "ordered-1.0.dist-info"
-        meta.mkdir(parents=True)
-        (folder / "ordered_detector.py").write_text(SOURCE)
-        (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: ordered\nVersion: 1.0\n")
-        (meta / "entry_points.txt").write_text("[dicomnode.detectors]\nordered = ordered_detector:DETECTOR\n")
+        install_plugin(folder, "ordered", "ordered_detector:DETECTOR", SOURCE)
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", f"{folder}:{before}" if before else str(folder))
         monkeypatch.setenv("ORDERED_DETECTOR", str(folder))

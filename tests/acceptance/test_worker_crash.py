@@ -13,6 +13,7 @@ from dicomnode.config.peers import Peer
 from dicomnode.deliver.send import send_paths
 from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
+from tests.plugin import install_plugin
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
@@ -56,13 +57,7 @@ send_to = ["pacs"]
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     """A folder with an installed plugin distribution."""
-    folder = tmp_path / "plugin"
-    meta = folder / "poison-1.0.dist-info"
-    meta.mkdir(parents=True)
-    (folder / "poison_detector.py").write_text(PLUGIN)
-    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: poison\nVersion: 1.0\n")
-    (meta / "entry_points.txt").write_text("[dicomnode.detectors]\npoison = poison_detector:DETECTOR\n")
-    return folder
+    return install_plugin(tmp_path / "plugin", "poison", "poison_detector:DETECTOR", PLUGIN)
 
 
 def send(node: NodeProcess, folder: Path) -> None:

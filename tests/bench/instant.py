@@ -5,7 +5,6 @@ What a node needs around inference is what is left when inference needs nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,59 +12,24 @@ import numpy as np
 from pydicom import Dataset
 
 from dicomnode.demo.phantoms_ct import make_ct_head
-from dicomnode.detectors.contract import (
-    Acceptance,
-    Calibration,
-    DetectionResult,
-    Finding,
-    LoadedDetector,
-    ModelIdentity,
-    Outcome,
-    PlaneResult,
-    Region,
-    SeriesSummary,
-    Volume,
-)
+from dicomnode.detectors.contract import Acceptance, DetectionResult, PlaneResult, Region, SeriesSummary, Volume
 from dicomnode.dicom.uids import derived_uid
+from tests.plugin import Unweighted, one_finding
 
 NAME = "instant"
+ENTRY = "tests.bench.instant:DETECTOR"
 MARKED = 20
 """Planes with a region, where the Series has so many."""
 _LOW, _HIGH = 236, 276
-_METADATA = "Metadata-Version: 2.1\nName: dicomnode-bench-instant\nVersion: 1.0\n"
 
 
-def install_plugin(folder: Path) -> Path:
-    """Lay out a package with the entry point of this detector; put the returned folder on PYTHONPATH."""
-    about = folder / "dicomnode_bench_instant-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text(_METADATA)
-    (about / "entry_points.txt").write_text(f"[dicomnode.detectors]\n{NAME} = tests.bench.instant:DETECTOR\n")
-    return folder
-
-
-class Instant:
+class Instant(Unweighted):
     """The plugin and, loaded, the detector: a square on each of the middle planes, nothing else."""
 
-    name, version, default_model, description = NAME, "1.0.0", NAME, "answers at once, for measurements"
-    accelerator = "cpu"
-
-    @property
-    def location(self) -> Path:
-        """There are no weights; this file stands for them."""
-        return Path(__file__)
-
-    @property
-    def own_model(self) -> ModelIdentity:
-        return ModelIdentity(NAME, self.version, hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "MIT")
-
-    model = own_model
+    name, default_model, description = NAME, NAME, "answers at once, for measurements"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
         return Acceptance(summary.Modality == "CT", "CT only")
-
-    def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
-        return self
 
     def detect(self, volume: Volume) -> DetectionResult:
         """One finding with a region on each of up to ``MARKED`` planes in the middle."""
@@ -79,16 +43,7 @@ class Instant:
         regions = tuple(Region(plane, mask, contour, box, 0.97, 300.0) for plane in marked)
         hot, cold = np.where(mask, 0.97, 0.1).astype(np.float32), np.full(shape, 0.1, np.float32)
         planes = tuple(PlaneResult(0.97, hot) if plane in marked else PlaneResult(0.2, cold) for plane in range(n))
-        calibration = Calibration("percentile of healthy patients, 0..1", "none, a measurement", 40, 0.95, 0.05)
-        return DetectionResult(
-            Outcome.FINDINGS,
-            score=0.97,
-            raw_score=1.0,
-            raw_unit="none",
-            calibration=calibration,
-            planes=planes,
-            findings=(Finding("square-1", regions, 0.97),),
-        )
+        return one_finding(planes, regions, "none, a measurement")
 
 
 DETECTOR = Instant()

@@ -27,10 +27,11 @@ from dicomnode.store.engine import Store
 from dicomnode.store.tables import AssignmentRow, AssociationRow, DeliveryRow, DerivedRow, SeriesRow, StagesRow
 from tests.acceptance.node_process import NodeProcess
 from tests.bench.document import DOCUMENT, with_section
-from tests.bench.instant import NAME, Phantom, install_plugin
+from tests.bench.instant import ENTRY, NAME, Phantom
 from tests.bench.machine import look
 from tests.bench.receivers import NO_NAGLE, StorescpReceiver
 from tests.docs_conformance.markdown import table
+from tests.plugin import install_plugin
 
 ROOT = Path(__file__).parents[2]
 TITLE = "Overhead"
@@ -96,7 +97,9 @@ def _node(work: Path, pacs_port: int, profile: str) -> Iterator[NodeProcess]:
     """A node whose only detector is ours; the peer's AE title is of no interest to storescp."""
     routes = f'[results]\nprofile = "{profile}"\n{ROUTE}'
     node = NodeProcess(work / "node", pacs_port, assemble="settle_s = 0", routes=routes)
-    path = os.pathsep.join([str(install_plugin(work / "plugin")), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(install_plugin(work / "plugin", NAME, ENTRY)), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    )
     with patch.dict(os.environ, {"PYTHONPATH": path}):
         node.start()
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 POISON = 4000
 MODULE = f"""
 import os
@@ -43,13 +41,3 @@ when = { Modality = "CT" }
 detector = "quick"
 send_to = ["pacs"]
 """
-
-
-def write_plugin(folder: Path) -> Path:
-    """Make ``folder`` an installed distribution with the detector; for PYTHONPATH."""
-    meta = folder / "faults_quick-1.0.dist-info"
-    meta.mkdir(parents=True)
-    (folder / "faults_quick.py").write_text(MODULE)
-    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: faults-quick\nVersion: 1.0\n")
-    (meta / "entry_points.txt").write_text("[dicomnode.detectors]\nquick = faults_quick:DETECTOR\n")
-    return folder

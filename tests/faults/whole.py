@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.archive import Archive
-from tests.faults.plugin import ROUTE, write_plugin
+from tests.faults.plugin import MODULE, ROUTE
 from tests.faults.receiver import Receiver
+from tests.plugin import install_plugin
 
 TIMES = "quiet_period_s = 2\nmax_wait_s = 4\nsettle_s = 0.5\nuse_c_find = false"
 
@@ -22,7 +23,7 @@ class WholeNode(Receiver):
 
     def __init__(self, folder: Path, archive: Archive, *, tables: str = "", **how: Any) -> None:
         """``tables``: further tables of the configuration."""
-        plugin = write_plugin(folder / "plugin")
+        plugin = install_plugin(folder / "plugin", "quick", "faults_quick:DETECTOR", MODULE)
         path = os.pathsep.join(filter(None, [str(plugin), os.environ.get("PYTHONPATH", "")]))
         peer = f'[[peer]]\nname = "pacs"\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {archive.port}\n'
         super().__init__(

@@ -5,60 +5,22 @@ The shipped detectors refuse most of a corpus by its headers; their refusal woul
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 
-from dicomnode.detectors.contract import (
-    Acceptance,
-    Calibration,
-    DetectionResult,
-    Finding,
-    LoadedDetector,
-    ModelIdentity,
-    Outcome,
-    PlaneResult,
-    Region,
-    SeriesSummary,
-    Volume,
-)
+from dicomnode.detectors.contract import Acceptance, DetectionResult, PlaneResult, Region, SeriesSummary, Volume
+from tests.plugin import Unweighted, one_finding
 
 NAME = "anything"
-_METADATA = "Metadata-Version: 2.1\nName: dicomnode-robustness-anything\nVersion: 1.0\n"
+ENTRY = "tests.robustness.anything:DETECTOR"
 
 
-def install_plugin(folder: Path) -> Path:
-    """Lay out a package with the entry point of this detector; put the returned folder on PYTHONPATH."""
-    about = folder / "dicomnode_robustness_anything-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text(_METADATA)
-    (about / "entry_points.txt").write_text(f"[dicomnode.detectors]\n{NAME} = tests.robustness.anything:DETECTOR\n")
-    return folder
-
-
-class Anything:
+class Anything(Unweighted):
     """The plugin and, loaded, the detector: reads every sample, and marks the middle of the first plane."""
 
-    name, version, default_model, description = NAME, "1.0.0", NAME, "takes everything, for robustness runs"
-    accelerator = "cpu"
-
-    @property
-    def location(self) -> Path:
-        """There are no weights; this file stands for them."""
-        return Path(__file__)
-
-    @property
-    def own_model(self) -> ModelIdentity:
-        return ModelIdentity(NAME, self.version, hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "MIT")
-
-    model = own_model
+    name, default_model, description = NAME, NAME, "takes everything, for robustness runs"
 
     def accepts(self, summary: SeriesSummary) -> Acceptance:
         return Acceptance(True, f"anything, this has {summary.n_instances} instance(s)")
-
-    def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
-        return self
 
     def detect(self, volume: Volume) -> DetectionResult:
         """One finding; the score of a plane is the share of its samples that are not zero."""
@@ -74,16 +36,7 @@ class Anything:
             PlaneResult(float(np.count_nonzero(plane.pixels) / max(plane.pixels.size, 1)), mask.astype(np.float32))
             for plane in volume.planes
         )
-        calibration = Calibration("percentile of healthy patients, 0..1", "none, a robustness run", 40, 0.95, 0.05)
-        return DetectionResult(
-            Outcome.FINDINGS,
-            score=0.97,
-            raw_score=1.0,
-            raw_unit="none",
-            calibration=calibration,
-            planes=planes,
-            findings=(Finding("square-1", (region,), 0.97),),
-        )
+        return one_finding(planes, (region,), "none, a robustness run")
 
 
 DETECTOR = Anything()

@@ -17,8 +17,9 @@ from dicomnode.dicom.sop_classes import VERIFICATION
 from dicomnode.errors import DicomNodeError
 from tests.acceptance.node_process import NodeProcess
 from tests.bench.watch import Vitals, vitals
+from tests.plugin import install_plugin
 from tests.raw_scu import IMPLICIT, SUCCESS, Context, Ended, RawAssociation, Refused
-from tests.robustness.anything import NAME, install_plugin
+from tests.robustness.anything import ENTRY, NAME
 from tests.robustness.corpus import Sample
 from tests.robustness.objects import Attempt, assumed, attempts, distinct, self_named, series_of
 
@@ -115,7 +116,7 @@ def running_node(folder: Path, receive: str = "", routes: str = SHIPPED_ROUTES +
     """
     archive = folder / "archive"
     archive.mkdir(parents=True)
-    plugin = install_plugin(folder / "plugin")
+    plugin = install_plugin(folder / "plugin", NAME, ENTRY)
     assemble = "quiet_period_s = 3\nmax_wait_s = 6\nsettle_s = 0.5"
     routes = (PEER + routes).format(folder=archive)
     node = NodeProcess(folder / "node", 1, assemble=assemble, routes=routes, receive=receive)

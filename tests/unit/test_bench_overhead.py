@@ -11,14 +11,15 @@ import pytest
 from pydicom import dcmread
 
 from dicomnode.report.capture import pictured
-from tests.bench.instant import DETECTOR, MARKED, Phantom, install_plugin
+from tests.bench.instant import DETECTOR, ENTRY, MARKED, NAME, Phantom
 from tests.bench.overhead import ROOT, STAGES, Overhead, section
+from tests.plugin import install_plugin
 from tests.report_fixtures import context, source
 
 
 def test_the_plugin_is_found_by_its_entry_point(tmp_path: Path) -> None:
     """The measured detector comes in by the supported way, like any other."""
-    path = os.pathsep.join([str(install_plugin(tmp_path / "plugin")), str(ROOT)])
+    path = os.pathsep.join([str(install_plugin(tmp_path / "plugin", NAME, ENTRY)), str(ROOT)])
     code = "from dicomnode.detectors.discovery import discover; print(sorted(discover().detectors))"
     environment = {**os.environ, "PYTHONPATH": path}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
