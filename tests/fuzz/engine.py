@@ -15,11 +15,12 @@ from pathlib import Path
 
 from dicomnode.errors import place
 from tests.fuzz.images import Images
+from tests.fuzz.leaving import Leaving
 from tests.fuzz.network import NETWORK
 from tests.fuzz.pure import PURE
 from tests.fuzz.target import Finding, Target, bounded
 
-TARGETS: dict[str, type[Target]] = {target.name: target for target in (*PURE, Images, *NETWORK)}
+TARGETS: dict[str, type[Target]] = {target.name: target for target in (*PURE, Leaving, Images, *NETWORK)}
 TRAIL = 40
 MOST_FINDINGS = 20
 
