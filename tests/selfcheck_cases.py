@@ -125,7 +125,7 @@ def item_at(dataset: Dataset, *codes: str) -> Dataset:
 def without(dataset: Dataset, *codes: str) -> None:
     """Delete all content items of the last code."""
     parent = item_at(dataset, *codes[:-1])
-    parent.ContentSequence = [
+    parent["ContentSequence"].value = [
         item
         for item in parent.ContentSequence
         if "ConceptNameCodeSequence" not in item or item.ConceptNameCodeSequence[0].CodeValue != codes[-1]

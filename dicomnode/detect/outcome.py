@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,12 +20,16 @@ from dicomnode.detect.case import Case, read_case
 from dicomnode.detect.drift_record import record
 from dicomnode.detect.status_job import announce
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
+from dicomnode.dicom.unquoted import unquoted
 from dicomnode.jobs import Job, bury, enqueue, finish, hold
 from dicomnode.report import DerivedObject, to_bytes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
 from dicomnode.store.stages import record_analysis
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow
+
+_AHEAD = 4
+"""Objects that may wait for the disk, in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +52,19 @@ def outputs(stored: Sequence[StoredObject]) -> list[dict[str, str]]:
 
 
 def store_objects(spool: Spool, objects: Iterable[DerivedObject]) -> tuple[StoredObject, ...]:
-    """Write ``objects`` into the spool, fsynced. Raises Transient when the disk fails."""
-    return tuple(_store(spool, item) for item in objects)
+    """Write ``objects`` into the spool, fsynced, each while the next ones are made. Raises Transient when the disk
+    fails."""
+    writing: deque[Future[StoredObject]] = deque()
+    stored: list[StoredObject] = []
+    with ThreadPoolExecutor(1, "store") as pool:
+        for item in objects:
+            writing.append(pool.submit(_store, spool, item, to_bytes(item.dataset)))
+            if len(writing) > _AHEAD:
+                stored.append(writing.popleft().result())
+        return (*stored, *(one.result() for one in writing))
 
 
-def _store(spool: Spool, item: DerivedObject) -> StoredObject:
-    content = to_bytes(item.dataset)
+def _store(spool: Spool, item: DerivedObject, content: bytes) -> StoredObject:
     dataset, sha256 = item.dataset, digest(content)
     name = digest(str(dataset.SOPInstanceUID).encode())[:40] + ".dcm"
     return StoredObject(
@@ -162,7 +175,7 @@ def _provenance(
         "finished_at": now,
         "outcome": result.outcome.value,
         "gate": analysis.gate,
-        "reason": result.reason,
+        "reason": unquoted(result.reason, case.summary.attributes),
         "score": result.score,
         "raw_score": result.raw_score,
         "raw_unit": result.raw_unit,
@@ -170,7 +183,7 @@ def _provenance(
         "score_unit": calibration.unit if calibration else "",
         "calibration": calibration.method if calibration else "",
         "acquisition": _acquisition(result),
-        "notices": list(result.notices),
+        "notices": [unquoted(notice, case.summary.attributes) for notice in result.notices],
         "incomplete": case.series.incomplete,
         "notes": list(analysis.notes),
         "sources": [{"SOPInstanceUID": uid, "sha256": case.digests[uid]} for uid in analysis.sources],
@@ -206,7 +219,8 @@ def write_failure(session: Session, spool: Spool, config: Config, job: Job, reas
     if row.outcome not in ANALYSED:
         row.outcome, row.gate, row.reason, row.finished_at = Outcome.FAILED.value, None, reason, now
         announce(session, config, row, now)
-    append(session, Event.DEAD_LETTER, {**case.subject, "job": job.id, "detector": row.detector, "reason": reason})
+    told = unquoted(reason, case.summary.attributes)
+    append(session, Event.DEAD_LETTER, {**case.subject, "job": job.id, "detector": row.detector, "reason": told})
 
 
 def give_up(store: Store, spool: Spool, config: Config, job: Job, reason: str, now: float) -> None:

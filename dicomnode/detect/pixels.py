@@ -90,7 +90,10 @@ def _lookup_table(item: Dataset, form: PixelFormat) -> LookupTable:
 def apply_lut(stored: Stored, lut: ModalityLUT) -> Real:
     """Output values, float64, of the shape of ``stored``; outside a table its end entries hold (PS3.3 C.11.1.1.1)."""
     if isinstance(lut, Rescale):
-        return stored.astype(np.float64) * lut.slope + lut.intercept
+        output = stored.astype(np.float64)
+        output *= lut.slope
+        output += lut.intercept
+        return output
     index = np.clip(stored.astype(np.int64) - lut.first, 0, len(lut.entries) - 1)
     return np.asarray(lut.entries, dtype=np.float64)[index]
 

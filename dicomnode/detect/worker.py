@@ -38,6 +38,9 @@ GRACE_S = 5.0
 """A node that is told to stop leaves the running analysis so long; it may be about to end."""
 PLANES_AHEAD = 8
 """Calls of ``detect.batch_planes`` planes that one group may hold, so that its maps fit into memory."""
+GARBAGE = (50_000, 20, 100)
+"""How rarely Python looks for garbage in circles during an analysis (``gc.set_threshold``): a report has 100,000
+objects that stay, and after each analysis all garbage goes."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class DetectWorker:
         self._reader.start()
         gc.collect()
         gc.freeze()  # what is there now stays: looking for garbage then costs little
+        gc.set_threshold(*GARBAGE)
         run_until(stop, self.step, self._store)
         idle.set()
 

@@ -37,12 +37,17 @@ class NotPlain(Permanent):
 
 def encoded(dataset: Dataset, charset: str | list[str] = "ISO_IR 6") -> bytes:
     """The data set without file meta information. ``charset``: of what it is an item of. Raises NotPlain."""
+    return _encoded(dataset, charset, {})
+
+
+def _encoded(dataset: Dataset, charset: Any, known: dict[tuple[int, str], bytes]) -> bytes:
+    """``known``: what items gave, by their id and the character set around them: many lie in hundreds of places."""
     parts: list[bytes] = []
-    _write(dataset, charset, parts.append)
+    _write(dataset, charset, known, parts.append)
     return b"".join(parts)
 
 
-def _write(dataset: Dataset, charset: Any, out: Callable[[bytes], None]) -> None:
+def _write(dataset: Dataset, charset: Any, known: dict[tuple[int, str], bytes], out: Callable[[bytes], None]) -> None:
     elements: dict[Any, Any] = dict(dataset.items())
     stated = elements.get(0x00080005)
     if stated is not None:
@@ -53,13 +58,15 @@ def _write(dataset: Dataset, charset: Any, out: Callable[[bytes], None]) -> None
             raise NotPlain
         if element.is_undefined_length:
             raise NotPlain
-        _element(element, tag, charset, out)
+        _element(element, tag, charset, known, out)
 
 
-def _element(element: DataElement, tag: int, charset: Any, out: Callable[[bytes], None]) -> None:
+def _element(
+    element: DataElement, tag: int, charset: Any, known: dict[tuple[int, str], bytes], out: Callable[[bytes], None]
+) -> None:
     vr, value = str(element.VR), element.value
     if vr == "SQ":
-        content = _sequence(value, charset)
+        content = _sequence(value, charset, known)
     else:
         plain = _plain(vr, value)
         if plain is None or (len(plain) > _MOST_SHORT and vr not in _LONG):
@@ -71,13 +78,15 @@ def _element(element: DataElement, tag: int, charset: Any, out: Callable[[bytes]
     out(content)
 
 
-def _sequence(items: Any, charset: Any) -> bytes:
+def _sequence(items: Any, charset: Any, known: dict[tuple[int, str], bytes]) -> bytes:
     parts: list[bytes] = []
     for item in items or ():
         if getattr(item, "is_undefined_length_sequence_item", False):
             raise NotPlain
-        content = encoded(item, charset)
-        parts += (_ITEM.pack(0xFFFE, 0xE000, len(content)), content)
+        key = id(item), str(charset)
+        if key not in known:
+            known[key] = _encoded(item, charset, known)
+        parts += (_ITEM.pack(0xFFFE, 0xE000, len(known[key])), known[key])
     return b"".join(parts)
 
 

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
+from dicomnode.report.patterns import element, like
 from dicomnode.report.transcribe import copied
 
 _REQUEST_TYPE_2 = (
@@ -35,9 +36,11 @@ def sources(planes: Iterable[Plane]) -> tuple[InstanceReference, ...]:
 
 def instance_item(reference: InstanceReference, frames: Sequence[int] = ()) -> Dataset:
     """An item that refers to an Instance, or to some of its frames (PS3.3 10.3, 10.8)."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = reference.SOPClassUID
-    item.ReferencedSOPInstanceUID = reference.SOPInstanceUID
+    item = like(
+        None,
+        element("ReferencedSOPClassUID", "UI", reference.SOPClassUID),
+        element("ReferencedSOPInstanceUID", "UI", reference.SOPInstanceUID),
+    )
     if frames:
         item.ReferencedFrameNumber = list(frames)
     return item

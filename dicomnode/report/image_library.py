@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from highdicom.sr import (
     CodeContentItem,
@@ -16,18 +15,16 @@ from highdicom.sr import (
     RelationshipTypeValues,
     UIDRefContentItem,
 )
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
-from pydicom.tag import Tag
 
 from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
 from dicomnode.report.evidence import instance_item
 from dicomnode.report.geometry import decimal, number, pixel_distance
+from dicomnode.report.patterns import element, like
 from dicomnode.report.transcribe import once
 
 _CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
@@ -38,16 +35,6 @@ _POSITION = tuple(getattr(standard.DCM, f"ImagePositionPatient{axis}") for axis 
 _ORIENTATION = tuple(
     getattr(standard.DCM, f"ImageOrientationPatient{side}{axis}") for side in ("Row", "Column") for axis in "XYZ"
 )
-_TAGS = {
-    keyword: Tag(keyword)
-    for keyword in (
-        "ContentSequence",
-        "FloatingPointValue",
-        "MeasuredValueSequence",
-        "NumericValue",
-        "ReferencedSOPSequence",
-    )
-}
 _MODALITIES = {
     "CT": standard.DCM.ComputedTomography,
     "MR": standard.DCM.MagneticResonance,
@@ -94,15 +81,17 @@ def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> Conta
     described: dict[InstanceReference, list[_Descriptor]] = {}
     for plane, header in zip(planes, headers, strict=True):
         described.setdefault(plane.source, list(_descriptors(plane, header)))
-    first = next(iter(described.values()))
-    common = [one for one in first if all(one in own for own in described.values())]
+    named = [{one.name.value: one for one in own} for own in described.values()]
+    common = [one for one in next(iter(described.values())) if all(own.get(one.name.value) == one for own in named)]
     group = _container(codes.IMAGE_LIBRARY_GROUP, [one.item() for one in common])
-    shared = frozenset(common)
+    shared = frozenset(one.name.value for one in common)
     entries = _Entries()
-    made = [entries.entry(source, [one for one in own if one not in shared]) for source, own in described.items()]
-    library, whole = _container(codes.IMAGE_LIBRARY, []), _like(group)
-    whole.add(_element("ContentSequence", "SQ", [*group.ContentSequence, *made]))
-    library.add(_element("ContentSequence", "SQ", [whole]))
+    made = [
+        entries.entry(source, [one for one in own if one.name.value not in shared]) for source, own in described.items()
+    ]
+    library = _container(codes.IMAGE_LIBRARY, [])
+    whole = like(group, element("ContentSequence", "SQ", [*group.ContentSequence, *made]))
+    library.add(element("ContentSequence", "SQ", [whole]))
     return library
 
 
@@ -132,35 +121,19 @@ class _Entries:
                 relationship_type=RelationshipTypeValues.CONTAINS,
             ),
         )
-        made = _like(pattern)
-        made.add(_element("ReferencedSOPSequence", "SQ", [instance_item(source)]))
-        if descriptors:
-            made.add(_element("ContentSequence", "SQ", [self._descriptor(one) for one in descriptors]))
-        return made
+        below = [self._descriptor(one) for one in descriptors]
+        content = (element("ContentSequence", "SQ", below),) if below else ()
+        return like(pattern, element("ReferencedSOPSequence", "SQ", [instance_item(source)]), *content)
 
     def _descriptor(self, one: _Descriptor) -> Dataset:
         if not isinstance(one.value, (int, float)):
             return one.item()
         key = (one.name, one.unit, type(one.value))
         pattern = self._patterns.get(key) or self._patterns.setdefault(key, one.item())
-        made, value = _like(pattern), _like(pattern.MeasuredValueSequence[0])
-        value.add(_element("NumericValue", "DS", decimal(one.value)))
-        if "FloatingPointValue" in value:
-            value.add(_element("FloatingPointValue", "FD", one.value))
-        made.add(_element("MeasuredValueSequence", "SQ", [value]))
-        return made
-
-
-def _like(pattern: Dataset) -> Dataset:
-    """A Dataset with the very elements of ``pattern``, to be given other ones."""
-    made = Dataset()
-    for element in pattern.values():
-        made.add(cast("DataElement", element))
-    return made
-
-
-def _element(keyword: str, vr: str, value: Any) -> DataElement:
-    return DataElement(_TAGS[keyword], vr, DatasetSequence(value) if vr == "SQ" else value)
+        measured = pattern.MeasuredValueSequence[0]
+        exact = (element("FloatingPointValue", "FD", one.value),) if "FloatingPointValue" in measured else ()
+        value = like(measured, element("NumericValue", "DS", decimal(one.value)), *exact)
+        return like(pattern, element("MeasuredValueSequence", "SQ", [value]))
 
 
 def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,7 @@ def draw_panel(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     pen.text((left, top), text, fill=colour, font=font)
     pen.text((left, top + 1.75 * step), drawable(legend.subline), fill=colour, font=font_of(sheet.font))
     top = _rows(pen, legend.scores, (left, top + _HEAD_LINES * step), width, sheet.font)
-    top = _draw_scale(canvas, legend, (left, top + _GAP_LINES * step), sheet.font) + _GAP_LINES * step
+    top = _draw_scale(canvas, sheet, legend, (left, top + _GAP_LINES * step)) + _GAP_LINES * step
     pen.line((left, top, left + width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
     _rows(pen, legend.facts, (left, top + _GAP_LINES * step), width, sheet.font)
 
@@ -149,17 +150,29 @@ def _rows(
     return top
 
 
-def _draw_scale(canvas: Image.Image, legend: Legend, at: tuple[float, float], size: int) -> float:
-    """Draw the scale 0..1 as the picture has it: over black to white tissue, uncoloured where heat is not shown."""
-    pen = ImageDraw.Draw(canvas)
+def _draw_scale(canvas: Image.Image, sheet: Sheet, legend: Legend, at: tuple[int, float]) -> float:
+    """Draw the scale, of which all pictures of a Series have the same; answers the y below it."""
     left, top = at
+    width = sheet.width - left
+    canvas.paste(_scale(legend.display_threshold, legend.region_heat, sheet.font, width, top % 1.0), (left, int(top)))
+    return top + _SCALE_LINES * sheet.font * _LINE
+
+
+@lru_cache(maxsize=4)
+def _scale(lowest: float, region_heat: float | None, size: int, room: int, top: float) -> Image.Image:
+    """The scale 0..1 as the picture has it: over black to white tissue, uncoloured where heat is not shown.
+
+    ``room``: width of the answer; ``top``: where it begins, less than a pixel down.
+    """
     step = size * _LINE
-    pen.text((left, top), "Anomaly heat, 0 to 1", fill=colours.DIM_TEXT, font=font_of(size))
-    x, y, width, height = round(left), round(top + 1.6 * step), round(size * 1.6), round((_SCALE_LINES - 2.6) * step)
-    canvas.paste(Image.fromarray(scale_bar(height, width, legend.display_threshold)), (x, y))
-    pen.rectangle((x, y, x + width, y + height - 1), outline=colours.DIM_TEXT)
-    _draw_ticks(pen, legend, (x + width, y, height), size)
-    return top + _SCALE_LINES * step
+    canvas = Image.new("RGB", (room, ceil(top + _SCALE_LINES * step)), colours.PANEL)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((0, top), "Anomaly heat, 0 to 1", fill=colours.DIM_TEXT, font=font_of(size))
+    y, width, height = round(top + 1.6 * step), round(size * 1.6), round((_SCALE_LINES - 2.6) * step)
+    canvas.paste(Image.fromarray(scale_bar(height, width, lowest)), (0, y))
+    pen.rectangle((0, y, width, y + height - 1), outline=colours.DIM_TEXT)
+    _draw_ticks(pen, lowest, region_heat, (width, y, height), size)
+    return canvas
 
 
 def _places(lowest: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -178,9 +191,11 @@ def scale_bar(height: int, width: int, lowest: float) -> npt.NDArray[np.uint8]:
     return colour.reshape(height, width, 3)
 
 
-def _draw_ticks(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[int, int, int], size: int) -> None:
+def _draw_ticks(
+    pen: ImageDraw.ImageDraw, lowest: float, region_heat: float | None, at: tuple[int, int, int], size: int
+) -> None:
     x, top, height = at
-    heats, shares = _places(legend.display_threshold)
+    heats, shares = _places(lowest)
     small = font_of(max(11, round(size * 0.9)))
 
     def level(value: float) -> float:
@@ -190,32 +205,42 @@ def _draw_ticks(pen: ImageDraw.ImageDraw, legend: Legend, at: tuple[int, int, in
         pen.line((x, level(value), x + size * 0.35, level(value)), fill=colours.DIM_TEXT)
         pen.text((x + size * 0.55, level(value)), f"{value:.2f}", fill=colours.DIM_TEXT, font=small, anchor="lm")
     tip = x + size * 2.7
-    if legend.region_heat is not None:
-        y, half = level(legend.region_heat), size * 0.35
+    if region_heat is not None:
+        y, half = level(region_heat), size * 0.35
         pen.polygon(((tip, y), (tip + size * 0.6, y - half), (tip + size * 0.6, y + half)), colours.CONTOUR)
-        text = f"outline from {legend.region_heat:.2f}"
+        text = f"outline from {region_heat:.2f}"
         pen.text((tip + size * 0.9, y), text, fill=colours.TEXT, font=small, anchor="lm")
-    if legend.display_threshold > 0.0:
-        y = level(legend.display_threshold / 2)
-        pen.text((tip, y), f"no colour below {legend.display_threshold:.2f}", colours.DIM_TEXT, small, anchor="lm")
+    if lowest > 0.0:
+        pen.text((tip, level(lowest / 2)), f"no colour below {lowest:.2f}", colours.DIM_TEXT, small, anchor="lm")
 
 
 def draw_footer(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     """Draw notices, what the scores mean and, last and centred, the banner."""
+    canvas.paste(
+        _footer_of(legend.notices, legend.meaning, legend.banner, sheet.font, sheet.width, sheet.footer),
+        (0, sheet.body),
+    )
+    rule = (0, sheet.body, sheet.width, sheet.body)
+    ImageDraw.Draw(canvas).line(rule, fill=colours.RULE, width=max(1, sheet.font // 12))
+
+
+@lru_cache(maxsize=4)
+def _footer_of(
+    notices: tuple[str, ...], meaning: tuple[str, ...], banner: str, size: int, width: int, height: int
+) -> Image.Image:
+    """The footer, which is the same on most pictures of a Series."""
+    canvas = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(canvas)
-    top = sheet.body
-    pen.rectangle((0, top, sheet.width - 1, sheet.height - 1), fill=(0, 0, 0))
-    pen.line((0, top, sheet.width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
-    y = top + sheet.font * 0.5
-    for notice in legend.notices:
-        text, font = fitted(notice, sheet.font, sheet.width * 0.9)
-        pen.text((sheet.width / 2, y), text, fill=colours.NOTICE, font=font, anchor="ma")
-        y += sheet.font * _LINE
-    y = sheet.height - sheet.font * (2.2 + _LINE * len(legend.meaning))
-    for line in legend.meaning:
-        text, font = fitted(line, round(sheet.font * 0.9), sheet.width * 0.95)
-        pen.text((sheet.width / 2, y), text, fill=colours.DIM_TEXT, font=font, anchor="ma")
-        y += sheet.font * _LINE
-    text, font = fitted(legend.banner, round(sheet.font * 1.25), sheet.width * 0.9)
-    y = sheet.height - sheet.font * 1.8
-    pen.text((sheet.width / 2, y), text, fill=colours.BANNER, font=font, anchor="ma")
+    y = size * 0.5
+    for notice in notices:
+        text, font = fitted(notice, size, width * 0.9)
+        pen.text((width / 2, y), text, fill=colours.NOTICE, font=font, anchor="ma")
+        y += size * _LINE
+    y = height - size * (2.2 + _LINE * len(meaning))
+    for line in meaning:
+        text, font = fitted(line, round(size * 0.9), width * 0.95)
+        pen.text((width / 2, y), text, fill=colours.DIM_TEXT, font=font, anchor="ma")
+        y += size * _LINE
+    text, font = fitted(banner, round(size * 1.25), width * 0.9)
+    pen.text((width / 2, height - size * 1.8), text, fill=colours.BANNER, font=font, anchor="ma")
+    return canvas

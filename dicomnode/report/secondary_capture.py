@@ -14,6 +14,7 @@ from dicomnode.report.anatomy import recognisable
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import add_examined_part, clock, series_description, software_versions
 from dicomnode.report.evidence import instance_item, referenced_series
+from dicomnode.report.patterns import like
 from dicomnode.report.transcribe import copied
 from dicomnode.report.window import Window
 
@@ -96,13 +97,18 @@ def add_derivation(dataset: Dataset, planes: Sequence[Plane], text: str, *, resa
     frames: dict[InstanceReference, list[int]] = {}
     for plane in planes:
         frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
-    dataset.SourceImageSequence = [source_image(source, own, in_place=in_place) for source, own in frames.items()]
+    about = _purpose(in_place=in_place)
+    dataset.SourceImageSequence = [like(about, *instance_item(source, own)) for source, own in frames.items()]
     dataset.ReferencedSeriesSequence = referenced_series(frames)
 
 
 def source_image(source: InstanceReference, frames: Sequence[int], *, in_place: bool) -> Dataset:
     """Source Image Sequence item (PS3.3 C.7.6.1.1.4); ``frames``: of a multi-frame source."""
-    image = instance_item(source, frames)
+    return like(_purpose(in_place=in_place), *instance_item(source, frames))
+
+
+def _purpose(*, in_place: bool) -> Dataset:
+    image = Dataset()
     image.PurposeOfReferenceCodeSequence = [codes.code_item(codes.SOURCE_OF_PROCESSING)]
     image.SpatialLocationsPreserved = "YES" if in_place else "NO"
     return image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom.sr import (
@@ -39,12 +39,15 @@ from dicomnode.detectors.contract import (
     Region,
     Volume,
 )
+from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
 from dicomnode.report.anatomy import finding_site
 from dicomnode.report.context import ReportContext, ResultUIDs
+from dicomnode.report.evidence import instance_item
 from dicomnode.report.image_library import image_library
 from dicomnode.report.legend import P_VALUE, notices
 from dicomnode.report.observer import device_observer
+from dicomnode.report.patterns import element, like
 from dicomnode.report.scores import percent, score_texts
 
 Group = (
@@ -163,13 +166,28 @@ def _series_group(
             measured(codes.SCORE_THRESHOLD, calibration.threshold, codes.SCORE_UNIT, algorithm, threshold_text),
             *_expected_rate(calibration, algorithm),
         ],
-        source_images=_source_images(volume.planes),
+        source_images=[_source_image(volume.planes[0])],
     )
     content = group[0].ContentSequence
     content.append(text_item(codes.CALIBRATION, calibration_text(result)))
     content.append(text_item(codes.COMPLETENESS, completeness_text(volume, result, context)))
     content.extend(text_item(codes.LABEL, text) for text in label_lines(result))
+    _refer_to_all(group[0], volume.planes)
     return group
+
+
+def _refer_to_all(container: Dataset, planes: Sequence[Plane]) -> None:
+    """Put an item for each source of ``planes`` in the place of the one that ``container`` has, and after its pattern.
+
+    A Series of 1000 images has as many: they differ in their reference only.
+    """
+    content = list(container.ContentSequence)
+    at = next(n for n, item in enumerate(content) if isinstance(item, SourceImageForMeasurementGroup))
+    frames: dict[InstanceReference, list[int]] = {}
+    for plane in planes:
+        frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
+    made = (like(content[at], element("ReferencedSOPSequence", "SQ", [instance_item(*one)])) for one in frames.items())
+    container.add(element("ContentSequence", "SQ", [*content[:at], *made, *content[at + 1 :]]))
 
 
 def _expected_rate(calibration: Calibration, algorithm: AlgorithmIdentification) -> list[Measurement]:
@@ -194,13 +212,8 @@ def label_lines(result: DetectionResult) -> list[str]:
     return lines
 
 
-def _source_images(planes: Iterable[Plane]) -> list[SourceImageForMeasurementGroup]:
-    frames: dict[tuple[str, str], list[int]] = {}
-    for plane in planes:
-        numbers = frames.setdefault((plane.source.SOPClassUID, plane.source.SOPInstanceUID), [])
-        if plane.frame is not None:
-            numbers.append(plane.frame)
-    return [SourceImageForMeasurementGroup(*uids, numbers or None) for uids, numbers in frames.items()]
+def _source_image(plane: Plane) -> SourceImageForMeasurementGroup:
+    return SourceImageForMeasurementGroup(plane.source.SOPClassUID, plane.source.SOPInstanceUID)
 
 
 def calibration_text(result: DetectionResult) -> str:

@@ -63,7 +63,9 @@ def legible(headers: Sequence[Dataset]) -> Legible:
     read: set[tuple[object, ...]] = set()
     for header in headers:
         if id(header) not in known:
-            known[id(header)] = _without(header, [tag for tag in header.keys() if not _is_read(header, tag, read)])  # noqa: SIM118
+            numbers = [raw for raw in header.values() if raw.VR in _NUMBERS or raw.VR is None]
+            unread = [raw.tag for raw in numbers if not _is_read(header, raw, read)]
+            known[id(header)] = _without(header, unread)
     return Legible(known[id(header)] for header in headers)
 
 
@@ -76,10 +78,11 @@ def _without(header: Dataset, tags: list[BaseTag]) -> Dataset:
     return rest
 
 
-def _is_read(header: Dataset, tag: BaseTag, read: set[tuple[object, ...]]) -> bool:
-    """``read``: undecoded values that were read before; most attributes say the same on every image of a Series."""
-    raw: Any = header.get_item(tag)
-    if str(raw.VR or _vr(tag)) not in _NUMBERS:
+def _is_read(header: Dataset, raw: Any, read: set[tuple[object, ...]]) -> bool:
+    """``raw``: an element of ``header`` as it is there, decoded or not. ``read``: undecoded values that were read
+    before; most attributes say the same on every image of a Series."""
+    tag = raw.tag
+    if raw.VR is None and _vr(tag) not in _NUMBERS:
         return True
     undecoded = isinstance(raw, RawDataElement)
     same = (tag, raw.VR, raw.value, raw.is_little_endian, raw.is_implicit_VR) if undecoded else ()

@@ -61,20 +61,30 @@ def _usable(plane: Plane) -> bool:
     if plane.window is None or not plane.window[1] >= 1.0:
         return False
     centre, width = plane.window
-    values = _finite(plane.pixels).ravel()
-    if _reaches(values, centre - width / 2, centre + width / 2):
+    ends = centre - width / 2, centre + width / 2
+    if _reaches(_middle(plane.pixels), plane.pixels.size, *ends):
+        return True
+    values = _finite(plane.pixels)
+    if _reaches(values, values.size, *ends):
         return True
     low, high = np.percentile(values, _CORE)
     return bool(low < centre + width / 2 and high > centre - width / 2) or low == high
 
 
-def _reaches(values: Array, bottom: float, top: float) -> bool:
-    """Whether the core of ``values`` certainly lies below ``top`` and above ``bottom``; False: it has to be sorted.
+def _middle(pixels: Array) -> Array:
+    """A sixteenth of the rows."""
+    rows = len(pixels)
+    return pixels[rows * 15 // 32 : rows * 17 // 32 + 1]
+
+
+def _reaches(values: Array, size: int, bottom: float, top: float) -> bool:
+    """Whether the core of ``size`` pixels, of which ``values`` are some, surely lies below ``top``, above ``bottom``.
 
     Counting takes a tenth of the time of the percentiles: when more values are below ``top`` than the lower
-    percentile leaves below itself, it is below ``top`` too. At the rank itself only the percentile can tell.
+    percentile leaves below itself, it is below ``top`` too. At the rank itself only the percentile can tell. Few
+    values already show it in nearly every image; those that are no numbers count for nothing.
     """
-    rank = (values.size - 1) * _CORE[0] / 100.0
+    rank = (size - 1) * _CORE[0] / 100.0
     beyond = int(rank) + 2
     return int(np.count_nonzero(values < top)) >= beyond and int(np.count_nonzero(values > bottom)) >= beyond
 

@@ -22,6 +22,7 @@ from dicomnode.report.build import BUILDERS, build_results
 from dicomnode.report.context import DerivedObject
 from dicomnode.report.part10 import add_file_meta
 from dicomnode.report.selfcheck import Evidence, NonConformant, checked, faults, tables
+from dicomnode.report.selfcheck.level import walked
 from dicomnode.report.status import StatusStatement, status_results
 from tests.report_fixtures import context, findings, header, no_findings, source
 from tests.selfcheck_cases import faults_of, good, item_at, put, results
@@ -69,6 +70,27 @@ def test_selfcheck_notices_another_context():
     evidence = Evidence([plane.source for plane in volume.planes], headers, context(generation=2))
     for one in objects:
         assert "SeriesInstanceUID: not the own, derived one of this document" in faults(one, evidence)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["in the object", "in an item"])
+def test_selfcheck_judges_what_comes_after_many_good_objects(nested):
+    """What documents share is judged once; a later object with an own mistake is still stopped, wherever it is."""
+    objects, evidence = results("CT")
+    spoilt = deepcopy(objects[-1].dataset)
+    item = Dataset()
+    item.UID = "1.2.3.4.5.6.7"
+    spoilt.update({"ContentSequence": [item]} if nested else {"UID": item.UID})
+    with pytest.raises(NonConformant, match=r"UID: neither of the source, nor registered"):
+        list(checked([*objects[:-1], DerivedObject(objects[-1].kind, spoilt)], evidence))
+
+
+def test_selfcheck_remembers_items_only():
+    """An object is gone when the next one is judged, and its id may be the next one's: it is never passed over."""
+    objects, _ = results("CT")
+    level, passed = walked(objects[-1].dataset), set()
+    first, again = list(level.below(passed)), list(level.below(passed))
+    assert len(first) > 1
+    assert again == [level]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_ANALYSED, Outcome.FAILED])

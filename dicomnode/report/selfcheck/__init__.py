@@ -83,7 +83,7 @@ def _faults(item: DerivedObject, case: Case) -> Iterator[str]:
         yield "kind: not one of our results"
         return
     yield from identity_faults(kind, dataset, case)
-    level = walked(dataset, closed=case.repeated(dataset))
+    level = walked(dataset, closed=case.repeated(dataset), known=case.levels)
     for judge in _OF_ALL:
         yield from judge(level, case)
     yield from pixel_faults(dataset, level, case)

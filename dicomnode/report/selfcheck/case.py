@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from dicomnode.report.anatomy import laterality
 from dicomnode.report.context import ReportContext, ResultUIDs, device_uid
 from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS, clock, series_number
 from dicomnode.report.evidence import requests
+from dicomnode.report.selfcheck.level import Known
 from dicomnode.report.transcribe import copied, legible
 
 DOCUMENTS = {"sr": ("sr", "sr-regions")}
@@ -114,6 +116,21 @@ class Case:
     @cached_property
     def by_instance(self) -> Mapping[str, Dataset]:
         return {str(header.get("SOPInstanceUID")): header for header in self.headers}
+
+    @cached_property
+    def levels(self) -> Known:
+        """The items of the result set that were walked."""
+        return {}
+
+    @cached_property
+    def passed(self) -> defaultdict[object, set[int]]:
+        """Levels of items that a rule has judged already, by what names the rule."""
+        return defaultdict(set)
+
+    @cached_property
+    def frames_of_reference(self) -> frozenset[str]:
+        """The Frame of Reference UIDs that the sources state at the top of their headers."""
+        return frozenset(str(one.get("FrameOfReferenceUID") or "") for one in self.by_instance.values()) - {""}
 
     @cached_property
     def stamps(self) -> Mapping[str, frozenset[str]]:

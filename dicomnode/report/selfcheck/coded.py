@@ -49,7 +49,7 @@ def code_faults(level: Level, case: Case) -> Iterator[str]:
     """Coded concepts that are incomplete, of an undeclared private scheme, or printed raw by viewers."""
     schemes = level.items.get("CodingSchemeIdentificationSequence", ())
     declared = {str(item.elements["CodingSchemeDesignator"].value) for item in schemes if _DESIGNATOR in item.elements}
-    for one in level.below():
+    for one in level.below(case.passed["codes", frozenset(declared)]):
         for name, items in one.items.items():
             if name.endswith("CodeSequence"):
                 for item in items:

@@ -25,23 +25,41 @@ class Level:
     elements: Mapping[str, DataElement]
     items: Mapping[str, Sequence[Level]]
 
-    def below(self) -> Iterator[Level]:
-        """This level and all below it, depth first."""
+    def below(self, passed: set[int] | None = None) -> Iterator[Level]:
+        """This level and all below it, depth first, but for items that ``passed`` has by their id; they are added.
+
+        The Dataset itself is in nobody's keeping, so that its id says nothing.
+        """
+        if passed is not None and self.path:
+            if id(self) in passed:
+                return
+            passed.add(id(self))
         yield self
         for levels in self.items.values():
             for level in levels:
-                yield from level.below()
+                yield from level.below(passed)
+
+    def value(self, keyword: str) -> Any:
+        """The value of ``keyword``, None where there is none."""
+        element = self.elements.get(keyword)
+        return None if element is None else element.value
 
     def values(self) -> Iterator[tuple[str, DataElement]]:
         """Keyword and element of everything on this level that is no sequence."""
         return ((name, element) for name, element in self.elements.items() if name not in self.items)
 
 
-def walked(dataset: Dataset, path: str = "", closed: frozenset[str] = frozenset()) -> Level:
+Known = dict[int, tuple[Dataset, Level]]
+"""Items that were walked, by their id, and the Levels that they gave."""
+
+
+def walked(dataset: Dataset, path: str = "", closed: frozenset[str] = frozenset(), known: Known | None = None) -> Level:
     """``dataset`` as a Level. Iterating a Dataset sorts and looks up every tag each time; this does it once.
 
-    ``closed``: sequences of the first level into which nobody shall look.
+    ``closed``: sequences of the first level into which nobody shall look. ``known``: an item that lies in several
+    places, or documents, is one Level, with the path of the first.
     """
+    known = {} if known is None else known
     elements: dict[str, DataElement] = {}
     items: dict[str, Sequence[Level]] = {}
     for element in _elements(dataset):
@@ -49,8 +67,15 @@ def walked(dataset: Dataset, path: str = "", closed: frozenset[str] = frozenset(
         elements[name] = element
         if element.VR == VR.SQ:
             opened = () if name in closed else element.value or ()
-            items[name] = [walked(item, f"{path}{name}[{n}].") for n, item in enumerate(opened, 1)]
+            items[name] = [_level(item, f"{path}{name}[{n}].", known) for n, item in enumerate(opened, 1)]
     return Level(path, elements, items)
+
+
+def _level(item: Dataset, path: str, known: Known) -> Level:
+    found = known.get(id(item))
+    if found is None:
+        found = known[id(item)] = (item, walked(item, path, known=known))
+    return found[1]
 
 
 def _elements(dataset: Dataset) -> Iterator[DataElement]:

@@ -39,14 +39,16 @@ def _sources(dataset: Dataset, keyword: str, case: Case) -> list[Dataset]:
 
 def _captured(dataset: Dataset, case: Case) -> Iterator[str]:
     """A picture that states its place is that of one source."""
-    for header in _sources(dataset, "SourceImageSequence", case):
-        for keyword in _NEAR:
-            if keyword in dataset and not _same(keyword, dataset, header):
+    own, placed = list(dataset.get("PatientOrientation") or ()), [keyword for keyword in _NEAR if keyword in dataset]
+    for header in _sources(dataset, "SourceImageSequence", case) if own or placed else ():
+        for keyword in placed:
+            if not _same(keyword, dataset, header):
                 yield f"{keyword}: differs from that of the source"
-        own = list(dataset.get("PatientOrientation") or ())
+        if not own:
+            continue
         stated = None if "NumberOfFrames" in header else header.get("ImageOrientationPatient")
         directions = orientation_of(header, [float(one) for one in stated] if stated else None)
-        if own and directions and own != directions:
+        if directions and own != directions:
             yield "PatientOrientation: not that of the source (PS3.3 C.7.6.1.1.1)"
 
 

@@ -116,9 +116,18 @@ def descendants(root: Item) -> Iterator[Item]:
         yield from descendants(child)
 
 
-def item_faults(root: Item) -> Iterator[str]:
-    """Content items that break their value type."""
-    for item in descendants(root):
+def _unjudged(root: Item, passed: set[int]) -> Iterator[Item]:
+    """Those of ``descendants`` whose Datasets no document before had; ``passed``: their ids."""
+    for child in root.children:
+        if id(child.dataset) not in passed:
+            passed.add(id(child.dataset))
+            yield child
+            yield from _unjudged(child, passed)
+
+
+def item_faults(root: Item, case: Case) -> Iterator[str]:
+    """Content items that break their value type. What several documents share is judged once."""
+    for item in _unjudged(root, case.passed["items"]):
         if item.value_type not in _NEEDS:
             yield f"{item.path}.ValueType: missing or not one of an SR of ours, Type 1 (PS3.3 C.17.3)"
             continue

@@ -48,7 +48,7 @@ def report_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     template = TEMPLATES.get(document, "1501")
     yield from _root(dataset, "1500", _REPORT)
     root = content(dataset, case)
-    yield from item_faults(root)
+    yield from item_faults(root, case)
     yield from row_faults(root, tid_1500(template))
     yield from _state(dataset, case)
     yield from _observer(root, case)
@@ -71,7 +71,7 @@ def key_object_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     """What is wrong with a Key Object Selection."""
     yield from _root(dataset, "2010", _OF_INTEREST)
     root = content(dataset, case)
-    yield from item_faults(root)
+    yield from item_faults(root, case)
     yield from row_faults(root, TID_2010, extensible=False)
     yield from _observer(root, case)
     flagged = [one for item in descendants(root) for one in item.dataset.get("ReferencedSOPSequence") or ()]

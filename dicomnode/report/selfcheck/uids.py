@@ -18,7 +18,7 @@ _NAME_BASED = 5
 
 def uid_faults(level: Level, case: Case) -> Iterator[str]:
     """UIDs of unknown origin, at any depth. A Frame of Reference is the source's own where the source has one."""
-    for one in level.below():
+    for one in level.below(case.passed["uids"]):
         for name, element in one.values():
             if element.VR == VR.UI and element.value:
                 values = [element.value] if isinstance(element.value, str) else element.value
@@ -29,7 +29,7 @@ def uid_faults(level: Level, case: Case) -> Iterator[str]:
 
 def _frame_of_reference(level: Level, case: Case) -> Iterator[str]:
     """A map needs one even where its images lie nowhere (PS3.3 A.75.3): then one of its own, and it is no volume."""
-    stated = {str(header.get("FrameOfReferenceUID") or "") for header in case.by_instance.values()} - {""}
+    stated = case.frames_of_reference
     own = level.elements.get("FrameOfReferenceUID")
     if own is None or not own.value or str(own.value) in stated:
         return

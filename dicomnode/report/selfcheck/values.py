@@ -25,7 +25,7 @@ _VM = re.compile(r"(\d+)(?:-(?:(\d+)|(\d*)n))?\Z")
 
 def value_faults(level: Level, case: Case) -> Iterator[str]:
     """Values that break their VR or VM. One that the source states in the same attribute is repeated as it is."""
-    for one in level.below():
+    for one in level.below(case.passed["values"]):
         for name, element in one.values():
             fault = _fault(element)
             if fault and not case.states(name, element.value) and not _is_uid_of_source(element, case):

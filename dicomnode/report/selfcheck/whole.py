@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
-from pydicom.valuerep import VR
 
 from dicomnode.report import codes
 from dicomnode.report.context import DerivedObject
 from dicomnode.report.selfcheck.case import Case
-from dicomnode.report.selfcheck.coded import stated
-from dicomnode.report.selfcheck.level import named
+from dicomnode.report.selfcheck.level import Level, walked
 from dicomnode.report.selfcheck.sr_items import Item, content, descendants
 from dicomnode.report.selfcheck.sr_rows import FINDING, TRACKING_UID
 from dicomnode.report.selfcheck.sr_rules import groups
@@ -54,7 +52,7 @@ class ResultSet:
         shared = (item.kind, *(str(dataset.get(one)) for one in keywords))
         if self.series.setdefault(str(dataset.SeriesInstanceUID), shared) != shared:
             yield "SeriesInstanceUID: one Series holds objects of different kinds (PS3.3 C.7.3.1)"
-        for reference in _references(dataset):
+        for reference in _references(walked(dataset, known=self.case.levels), self.case.passed["references"]):
             self.references.setdefault(reference, item.kind)
         self._track(item.kind, dataset)
 
@@ -97,13 +95,13 @@ def _tracked(dataset: Dataset, case: Case) -> Iterator[str]:
             yield str(graphic.get("TrackingUID"))
 
 
-def _references(dataset: Dataset) -> Iterator[Reference]:
-    for tag, element in dataset.items():
-        if element.VR != VR.SQ or named(tag) in _OUTSIDE:
-            continue
-        for item in dataset[tag].value or ():
-            uid = stated(item, "ReferencedSOPInstanceUID")
-            if uid is not None:
-                number = stated(item, "ReferencedSegmentNumber")
-                yield str(stated(item, "ReferencedSOPClassUID")), str(uid), number if isinstance(number, int) else 0
-            yield from _references(item)
+def _references(level: Level, passed: set[int]) -> Iterator[Reference]:
+    for name, items in level.items.items():
+        for item in () if name in _OUTSIDE else items:
+            if id(item) not in passed:
+                passed.add(id(item))
+                uid = item.value("ReferencedSOPInstanceUID")
+                if uid is not None:
+                    number = item.value("ReferencedSegmentNumber")
+                    yield str(item.value("ReferencedSOPClassUID")), str(uid), number if isinstance(number, int) else 0
+                yield from _references(item, passed)
