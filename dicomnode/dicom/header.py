@@ -74,6 +74,7 @@ ROUTING_KEYWORDS: frozenset[str] = frozenset({
 """What the node keeps of every Instance, for routing, assembly and status."""
 
 _CHARACTER_SET = 0x00080005
+_VR_TEXT = {vr: vr.decode("ascii") for vr in ANY_VR if vr != b"UN"}
 _LAST_TAG = 0x7FE0000F
 _PREAMBLE_BYTES = 128
 
@@ -260,7 +261,7 @@ def _decode(
     for tag, (vr, raw) in found.items():
         if tag in wanted.elements:
             keyword, dictionary_vr = wanted.elements[tag]
-            actual = vr.decode("ascii") if vr in ANY_VR and vr != b"UN" else dictionary_vr
+            actual = _VR_TEXT.get(vr, dictionary_vr)
             if values := decode_value(actual, raw, big_endian=big_endian, encodings=encodings):
                 header[keyword] = values
     return header
@@ -276,10 +277,10 @@ def _element_reader(source: MemorySource, offset: int, *, implicit: bool, big_en
     elif not implicit and not b"AA" <= vr <= b"ZZ":
         implicit = True
     order = ">" if big_endian else "<"
-    return _implicit_reader(order) if implicit else _explicit_reader(order)
+    return implicit_reader(order) if implicit else explicit_reader(order)
 
 
-def _implicit_reader(order: str) -> _ReadElement:
+def implicit_reader(order: str) -> _ReadElement:
     unpack = struct.Struct(order + "HHI").unpack_from
 
     def read(data: bytes | memoryview, at: int) -> _Element:
@@ -289,7 +290,7 @@ def _implicit_reader(order: str) -> _ReadElement:
     return read
 
 
-def _explicit_reader(order: str) -> _ReadElement:
+def explicit_reader(order: str) -> _ReadElement:
     """PS3.5 7.1.2. Delimiters have no VR; an element without a VR is taken as an implicit one."""
     unpack = struct.Struct(order + "HH2sH").unpack_from
     unpack_length = struct.Struct(order + "I").unpack_from
@@ -315,7 +316,7 @@ def _scan(
     found: dict[int, tuple[bytes, bytes]] = {}
     budget = limits.elements
     try:
-        while _ready(source, position):
+        while position + 12 <= source.base + len(source.data) or _ready(source, position):
             tag, vr, length, width = read_element(source.data, position - source.base)
             if tag > last_tag and (tag < ITEM_BEGIN or length == UNDEFINED_LENGTH):
                 break
@@ -363,7 +364,7 @@ def _skip_undefined(
     ``stack`` holds one reader per open sequence (odd depth) or item (even depth). The content of UN is Implicit VR
     Little Endian (6.2.2). Some writers close items of defined length too.
     """
-    stack = [_implicit_reader("<") if vr == b"UN" else read_element]
+    stack = [implicit_reader("<") if vr == b"UN" else read_element]
     while stack:
         if not _ready(source, position):
             raise MalformedHeader("a sequence is not closed")
@@ -382,5 +383,5 @@ def _skip_undefined(
         elif len(stack) >= 2 * max_depth or (tag == ITEM_BEGIN) is inside_item:
             raise MalformedHeader("sequences are nested too deep or without items")
         else:
-            stack.append(_implicit_reader("<") if vr == b"UN" else stack[-1])
+            stack.append(implicit_reader("<") if vr == b"UN" else stack[-1])
     return position, budget

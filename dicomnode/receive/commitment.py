@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from pynetdicom import _config
+
 from dicomnode.dicom.commitment import EventReport, EventStatus, read_event_report
 from dicomnode.errors import Refusal, Transient
 from dicomnode.jobs import rouse
@@ -15,6 +17,11 @@ from dicomnode.store.commitments import COMMIT, job_of, take_report
 from dicomnode.store.engine import Store
 
 _log = logging.getLogger(__name__)
+
+
+def silence_library() -> None:
+    """Take pynetdicom's own log handler off, whose lines hold what peers sent. The process-wide option of this room."""
+    _config.LOG_HANDLER_LEVEL = "none"
 
 
 class CommitmentReports:

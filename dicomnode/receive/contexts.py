@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+from pydicom import config
 from pydicom.uid import UID
-from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode.dicom.references import require_uid
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, STORAGE_SOP_CLASSES, VERIFICATION
 from dicomnode.dicom.transfer_syntaxes import (
     ALL_TRANSFER_SYNTAXES,
@@ -26,43 +28,26 @@ PREFERENCE: tuple[str, ...] = tuple(dict.fromkeys((*UNCOMPRESSED, *_LOSSLESS, *A
 """A peer that offers one SOP Class in several transfer syntaxes is asked for native, else lossless pixels."""
 
 
+@functools.lru_cache(maxsize=1024)
 def is_storage(sop_class_uid: str) -> bool:
     """Say whether an abstract syntax is taken as a storage SOP class.
 
     Private classes, and standard ones younger than our dictionary, are storage too: they are kept, and answered
-    with "not analysed" later. A known class of another service is not.
+    with "not analysed" later. A known class of another service is not, nor is what is no UID.
     """
-    return sop_class_uid in _STORAGE or not UID(sop_class_uid).type
+    try:
+        known = UID(require_uid(sop_class_uid), config.IGNORE).type
+    except ValueError:
+        return False
+    return sop_class_uid in _STORAGE or not known
 
 
-def accepted_contexts(
-    requested: Sequence[PresentationContext], *, storage: bool = True, reports: bool = False
-) -> list[PresentationContext]:
-    """Return what the node supports of ``requested``, transfer syntaxes in the order it prefers them.
+def supported_syntaxes(sop_class_uid: str, *, storage: bool = True, reports: bool = False) -> Sequence[str]:
+    """The transfer syntaxes that the node takes for an abstract syntax, in the order it prefers them; empty: none.
 
-    ``storage``: storage SOP classes; ``reports``: Storage Commitment, where the requestor is the SCP (PS3.4 J.3.4),
-    whether or not it negotiates its role.
+    ``storage``: storage SOP classes are taken; ``reports``: Storage Commitment is, where the requestor is the SCP
+    (PS3.4 J.3.4), whether or not it negotiates its role.
     """
-    offered: dict[str, set[str]] = {}
-    for context in requested:
-        offered.setdefault(str(context.abstract_syntax), set()).update(map(str, context.transfer_syntax))
-    supported = []
-    for sop_class_uid, syntaxes in offered.items():
-        known = _supported_syntaxes(sop_class_uid, storage=storage, reports=reports)
-        if common := [syntax for syntax in known if syntax in syntaxes]:
-            context = build_context(sop_class_uid, common)
-            if sop_class_uid == STORAGE_COMMITMENT_PUSH:
-                context.scu_role = context.scp_role = True
-            supported.append(context)
-    return supported
-
-
-def is_not_only_storage(requested: Sequence[PresentationContext]) -> bool:
-    """Does the requestor propose Verification or Storage Commitment?"""
-    return any(str(context.abstract_syntax) in {VERIFICATION, STORAGE_COMMITMENT_PUSH} for context in requested)
-
-
-def _supported_syntaxes(sop_class_uid: str, *, storage: bool, reports: bool) -> Sequence[str]:
     if sop_class_uid == VERIFICATION:
         return UNCOMPRESSED
     if sop_class_uid == STORAGE_COMMITMENT_PUSH:

@@ -1,7 +1,7 @@
 """One Association from the peer's first byte to its last (PS3.8 9.2, PS3.7): no event, no queue, no decoded data set.
 
-The thread that reads the socket writes the spool file: fragments of a C-STORE data set go from the one buffer of the
-Association straight to the file and the hash.
+The thread that reads the socket does all of it: fragments of a C-STORE data set go from the one buffer of the
+Association to the hash, and to the memory for small Instances or straight to the spool file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dicomnode.dicom.status import Status
 from dicomnode.errors import Permanent
 from dicomnode.receive.admission import NO_APPLICATION, Admitted, Rejection, Request
 from dicomnode.receive.arrival import StoreRequest
+from dicomnode.receive.associate import MalformedRequest
 from dicomnode.receive.command import (
     MAX_COMMAND_BYTES,
     Command,
@@ -28,13 +29,8 @@ from dicomnode.receive.command import (
     response,
 )
 from dicomnode.receive.commitment import CommitmentReports
-from dicomnode.receive.negotiation import (
-    MAX_REQUEST_BYTES,
-    AcceptedContext,
-    MalformedRequest,
-    Proposal,
-    read_request,
-)
+from dicomnode.receive.incoming import Incoming
+from dicomnode.receive.negotiation import MAX_REQUEST_BYTES, AcceptedContext, Proposal, read_request
 from dicomnode.receive.pdu import (
     HEADER_BYTES,
     IS_COMMAND,
@@ -48,7 +44,7 @@ from dicomnode.receive.pdu import (
     reject,
 )
 from dicomnode.receive.register import Register
-from dicomnode.receive.scp import Incoming, StorageScp
+from dicomnode.receive.scp import StorageScp
 from dicomnode.receive.tally import End, OpenAssociation
 from dicomnode.receive.wire import PeerGone, TooSlow, Wire, WireError
 
@@ -175,8 +171,7 @@ class Conversation:
 
     def _establish(self, address: str, identities: frozenset[str] | None) -> None:
         self._wire.opening(self._services.acse_timeout_s)
-        head = self._wire.take(HEADER_BYTES)
-        kind, _, length = _HEADER.unpack(head)
+        kind, _, length = _HEADER.unpack(self._wire.take(HEADER_BYTES))
         if kind != Kind.ASSOCIATE_RQ:
             known = kind in Kind._value2member_map_
             reason = AbortReason.UNEXPECTED_PDU if known else AbortReason.UNRECOGNIZED_PDU
@@ -184,7 +179,7 @@ class Conversation:
         if length > MAX_REQUEST_BYTES:
             raise ProtocolFault(AbortReason.INVALID_PARAMETER, "A-ASSOCIATE-RQ of more than 64 KiB")
         try:
-            proposal = read_request(head + self._wire.take(length))
+            proposal = read_request(self._wire.take(length))
         except MalformedRequest as error:
             raise ProtocolFault(AbortReason.INVALID_PARAMETER, f"malformed A-ASSOCIATE-RQ: {error}") from error
         verdict = self._judge(proposal, address, identities)

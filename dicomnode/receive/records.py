@@ -29,7 +29,11 @@ _ADD_STUDY = (
 _DESCRIBE_STUDY = (
     "UPDATE study SET PatientID = ?, AccessionNumber = ?, StudyDate = ?, StudyDescription = ? WHERE id = ?"
 )
-_FIND_SERIES = "SELECT id, generation, state FROM series WHERE study_id = ? AND SeriesInstanceUID = ?"
+_FIND_SERIES = (
+    "SELECT id, generation, state, CallingAETitle, association_id FROM series"
+    " WHERE study_id = ? AND SeriesInstanceUID = ?"
+)
+_STATE_OF_SERIES = "SELECT state, CallingAETitle, association_id FROM series WHERE id = ?"
 _ADD_SERIES = (
     "INSERT INTO series (study_id, SeriesInstanceUID, Modality, SeriesDescription, CallingAETitle, association_id,"
     " generation, state, incomplete, first_received_at, last_received_at) VALUES (?, ?, ?, ?, ?, ?, 1, 'open', 0, ?, ?)"
@@ -38,14 +42,14 @@ _REOPEN_SERIES = (
     "UPDATE series SET generation = generation + 1, state = 'open', incomplete = 0, complete_by = NULL,"
     " completed_at = NULL, n_expected = NULL, asked_at = NULL WHERE id = ?"
 )
-_TOUCH_SERIES = (
-    "UPDATE series SET last_received_at = max(last_received_at, ?), CallingAETitle = ?, association_id = ? WHERE id = ?"
-)
+_TOUCH_SERIES = "UPDATE series SET last_received_at = max(last_received_at, ?) WHERE id = ?"
+_HAND_OVER_SERIES = "UPDATE series SET CallingAETitle = ?, association_id = ? WHERE id = ?"
 _ADD_INSTANCE = (
     "INSERT INTO instance (series_id, association_id, SOPInstanceUID, SOPClassUID, TransferSyntaxUID, sha256, size,"
     " path, header, generation, received_at, copies, conflict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
 )
 _COUNT_STORED = "UPDATE association SET n_stored = n_stored + 1 WHERE id = ?"
+_HEADER_JSON = json.JSONEncoder(separators=(",", ":"))
 _ACTIONS = {Event.INSTANCE_STORED: "C", Event.INSTANCE_REPEATED: "R"}
 """Event Action Code (PS3.15 A.5.1): create, read (it was held already), and update for what changes what was there."""
 
@@ -139,19 +143,26 @@ class Batch:
             about = examined.text("Modality"), examined.text("SeriesDescription")
             added = self.connection.execute(_ADD_SERIES, (study_id, uid, *about, *sender, now, now))
             return int(added.lastrowid or 0), 1
-        number, generation, state = row
+        number, generation, state, *before = row
         if not extends:
             return number, generation
         if state == "complete":
             generation += 1
             self.connection.execute(_REOPEN_SERIES, (number,))
             self._audit(Event.SERIES_REOPENED, spooled, generation=generation)
-        self.connection.execute(_TOUCH_SERIES, (now, *sender, number))
+        self._touch(number, spooled, tuple(before))
         return number, generation
+
+    def _touch(self, series_id: int, spooled: SpooledInstance, before: tuple[str, int | None]) -> None:
+        """It has come now, from this Association. An index is written when its column is set, even to what it was."""
+        self.connection.execute(_TOUCH_SERIES, (spooled.received_at, series_id))
+        sender = (spooled.association.CallingAETitle, spooled.association.id)
+        if sender != before:
+            self.connection.execute(_HAND_OVER_SERIES, (*sender, series_id))
 
     def _add(self, series_id: int, generation: int, spooled: SpooledInstance, *, conflict: bool) -> None:
         reference = spooled.examined.reference
-        header = json.dumps({keyword: list(values) for keyword, values in spooled.examined.header.items()})
+        header = _HEADER_JSON.encode(spooled.examined.header)
         self.connection.execute(
             _ADD_INSTANCE,
             (
@@ -177,10 +188,9 @@ class Batch:
         kept_path = spooled.path if lost_file else path
         change = "UPDATE instance SET copies = copies + 1, path = ? WHERE id = ?"
         self.connection.execute(change, (kept_path, number))
-        state = self.connection.execute("SELECT state FROM series WHERE id = ?", (series_id,)).fetchone()[0]
+        state, *before = self.connection.execute(_STATE_OF_SERIES, (series_id,)).fetchone()
         if state == "open" and not conflict:
-            sender = (spooled.association.CallingAETitle, spooled.association.id)
-            self.connection.execute(_TOUCH_SERIES, (spooled.received_at, *sender, series_id))
+            self._touch(series_id, spooled, tuple(before))
         self._audit(Event.INSTANCE_REPEATED, spooled, copies=copies + 1)
         return Recorded(Kept.REPEATED, owns_file=lost_file)
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dicomnode.config import Config
 from dicomnode.receive.admission import Admission
 from dicomnode.receive.alerts import Alerts
-from dicomnode.receive.commitment import CommitmentReports
+from dicomnode.receive.commitment import CommitmentReports, silence_library
 from dicomnode.receive.conversation import Conversation, Services
 from dicomnode.receive.listener import Listener, Secure, in_the_clear
-from dicomnode.receive.negotiation import silence_library
 from dicomnode.receive.recovery import recover
 from dicomnode.receive.register import Register
 from dicomnode.receive.restraint import Restraint

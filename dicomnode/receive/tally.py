@@ -44,6 +44,13 @@ class OpenAssociation:
     running: bool = False
     last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _memory: bytearray = field(default_factory=bytearray)
+
+    def memory(self, size: int) -> bytearray:
+        """``size`` bytes for the C-STORE that runs, the same each time: fresh ones cost more than all that is done."""
+        if not self._memory:
+            self._memory = bytearray(size)
+        return self._memory
 
     @property
     def CallingAETitle(self) -> str:

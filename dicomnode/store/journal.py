@@ -8,9 +8,12 @@ start puts back from the journal what a power failure took from them (``journal_
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,55 +22,63 @@ from dicomnode.store.journal_record import Record, encode_head, span
 from dicomnode.store.spool import Spool, sync_folder, write_all
 
 SEGMENTS = 2
+MAX_SHARED = 64
+Content = bytes | bytearray | memoryview
 RETRY_S = 5.0
 _ZEROS = bytes(1024 * 1024)
 _log = logging.getLogger(__name__)
 
 
-class GroupSync:
-    """``fdatasync`` of one file, shared by all threads that wait for it when it begins."""
+class Saving:
+    """The record of one file on its way to the disk. Its segment keeps it until the block ends.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._turn = threading.Condition()
-        self._asked = self._durable = 0
-        self._running = False
+    That may be the durable copy of the file only while there is a file: the block ends when it has its name, or is
+    given up.
+    """
 
-    def sync(self) -> None:
-        """Return after a sync that began after this call. Raises OSError."""
-        with self._turn:
-            self._asked += 1
-            mine = self._asked
-            while self._running and self._durable < mine:
-                self._turn.wait()
-            if self._durable >= mine:
-                return
-            self._running, upto = True, self._asked
-        done = 0
-        try:
-            os.fdatasync(self._descriptor)
-            done = upto
-        finally:
-            with self._turn:
-                self._running = False
-                self._durable = max(self._durable, done)
-                self._turn.notify_all()
+    def __init__(self, segment: _Segment, record: Record, content: Content) -> None:
+        self.segment, self.record, self.content = segment, record, content
+        self._error: OSError | None = None
+        self._under_way = threading.Lock()
+        self._under_way.acquire()
+
+    def __enter__(self) -> Saving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The memory of the content is the caller's again."""
+        with self._under_way, self.segment.lock:
+            self.segment.held -= 1
+
+    def end(self, error: OSError | None) -> None:
+        """It is durable; or ``error`` says why not."""
+        self._error = error
+        self._under_way.release()
+
+    def wait(self) -> None:
+        """Return when it is durable, however often it is asked. Raises Transient when the disk failed."""
+        with self._under_way:
+            error = self._error
+        if error is not None:
+            raise Transient(f"spool: disk error {error.errno}") from error
 
 
 @dataclass(slots=True)
 class _Segment:
-    """One preallocated file. ``records``: of spool files that are durable nowhere else; ``writers``: threads at it."""
+    """One preallocated file. ``records``: of spool files that are durable nowhere else; ``held``: how many of them
+    may have no file yet.
+    """
 
     file: Path
     descriptor: int
-    group: GroupSync
     end: int = 0
-    writers: int = 0
+    held: int = 0
     records: list[Record] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class IntakeJournal:
-    """The journal of one process. Any thread may call ``save``."""
+    """The journal of one process. Any thread may call ``begin``."""
 
     def __init__(self, spool: Spool, owner: str, segment_bytes: int) -> None:
         """Prepare; the segments are made in the background, until then nothing is saved. ``owner`` names the files."""
@@ -77,57 +88,78 @@ class IntakeJournal:
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._closing = self._broken = False
+        self._asked: queue.SimpleQueue[Saving | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._writer = threading.Thread(target=self._write_all, name="journal writer", daemon=True)
         self._worker.start()
+        self._writer.start()
 
-    def save(self, path: str, content: bytes | bytearray) -> bool:
-        """Make ``content``, that of the spool file ``path``, durable. False: there is no room now, sync it yourself.
+    def begin(self, path: str, content: Content) -> Saving | None:
+        """Begin to make ``content``, that of the spool file ``path``, durable; it must not change before that is done.
 
-        Raises Transient when the disk fails; nothing is saved by this journal any more then.
+        None: there is no room now, sync it yourself. When the disk fails, nothing is saved by this journal any more.
         """
-        reserved = self._reserve(path, len(content))
-        if reserved is None:
-            return False
-        segment, record = reserved
-        try:
-            write_all(segment.descriptor, (encode_head(record), content), record.offset)
-            segment.group.sync()
-        except OSError as error:
-            self._broken = True
-            raise Transient(f"spool: disk error {error.errno}") from error
-        finally:
-            with self._lock:
-                segment.writers -= 1
-        return True
+        with self._lock:
+            saving = self._reserve(path, content)
+            if saving is not None:
+                self._asked.put(saving)
+        return saving
 
     def close(self) -> None:
         """Sync the files of which it holds the durable copy, and remove it; what cannot be synced stays in it."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         self._wanted.set()
         self._worker.join()
+        self._asked.put(None)
+        self._writer.join()
         for segment in self._segments:
-            if self._settle(segment):
+            if not segment.held and self._settle(segment):
                 segment.file.unlink(missing_ok=True)
             os.close(segment.descriptor)
         self._segments = []
 
-    def _reserve(self, path: str, size: int) -> tuple[_Segment, Record] | None:
-        room = span(path, size)
-        with self._lock:
-            if self._broken or self._closing or not self._segments or room > self._bytes:
+    def _reserve(self, path: str, content: Content) -> Saving | None:
+        room = span(path, len(content))
+        if self._broken or self._closing or not self._segments or room > self._bytes:
+            return None
+        segment = self._segments[self._current]
+        if segment.end + room > self._bytes:
+            self._wanted.set()
+            following = (self._current + 1) % len(self._segments)
+            if self._segments[following].end:
                 return None
-            segment = self._segments[self._current]
-            if segment.end + room > self._bytes:
-                self._wanted.set()
-                following = (self._current + 1) % len(self._segments)
-                if self._segments[following].end:
-                    return None
-                self._current, segment = following, self._segments[following]
-            record = Record(path, segment.end, size)
-            segment.end += room
-            segment.writers += 1
-            segment.records.append(record)
-            return segment, record
+            self._current, segment = following, self._segments[following]
+        record = Record(path, segment.end, len(content))
+        segment.end += room
+        segment.records.append(record)
+        with segment.lock:
+            segment.held += 1
+        return Saving(segment, record, content)
+
+    def _write_all(self) -> None:
+        """Whatever waits is written, and shares one sync that begins after it."""
+        while (first := self._asked.get()) is not None:
+            waiting = [first]
+            while len(waiting) < MAX_SHARED and not self._asked.empty():
+                following = self._asked.get()
+                if following is None:
+                    self._asked.put(None)
+                    break
+                waiting.append(following)
+            self._write(waiting)
+
+    def _write(self, waiting: Sequence[Saving]) -> None:
+        failed = None
+        try:
+            for one in waiting:
+                write_all(one.segment.descriptor, (encode_head(one.record), one.content), one.record.offset)
+            for descriptor in {one.segment.descriptor for one in waiting}:
+                os.fdatasync(descriptor)
+        except OSError as error:
+            self._broken, failed = True, error
+        for one in waiting:
+            one.end(failed)
 
     def _run(self) -> None:
         try:
@@ -155,12 +187,12 @@ class IntakeJournal:
             os.close(descriptor)
             file.unlink(missing_ok=True)
             raise
-        return _Segment(file, descriptor, GroupSync(descriptor))
+        return _Segment(file, descriptor)
 
     def _recycle(self, number: int, segment: _Segment) -> None:
         """A segment that takes no more records, and whose files are durable by themselves, begins anew."""
         with self._lock:
-            is_due = number != self._current and segment.end > 0 and segment.writers == 0
+            is_due = number != self._current and segment.end > 0 and segment.held == 0
         if is_due and self._settle(segment):
             with self._lock:
                 segment.end = 0
@@ -171,7 +203,8 @@ class IntakeJournal:
         folders = {self._spool.absolute(record.path).parent for record in segment.records}
         try:
             for folder in folders:
-                sync_folder(folder)
+                with contextlib.suppress(FileNotFoundError):  # nothing was ever placed there
+                    sync_folder(folder)
         except OSError:
             left = segment.records
         segment.records = left

@@ -97,6 +97,11 @@ class Spool:
             self._durable[area, folder.name] = str(folder)
         sync_folder(self.root / area)
 
+    @staticmethod
+    def path(area: str, name: str) -> str:
+        """The path within the spool of a file called ``name``: area/xx/name."""
+        return f"{area}/{name[:2]}/{name}"
+
     def folder_of(self, area: str, name: str) -> str:
         """The folder of a file called ``name``, durably there. Raises ValueError for a name that could leave the spool.
 
@@ -153,7 +158,7 @@ class SpoolFile:
             self._folder = self._spool.folder_of(self._area, name)
             os.replace(self._temporary, f"{self._folder}/{name}")  # noqa: PTH105 - a Path costs more than the call
             self._path = f"{self._folder}/{name}"
-        return f"{self._area}/{name[:2]}/{name}"
+        return self._spool.path(self._area, name)
 
     def sync(self) -> None:
         """Make a placed file durable.
@@ -178,7 +183,7 @@ class SpoolFile:
             os.replace(self._temporary, f"{folder}/{name}")  # noqa: PTH105 - a Path costs more than the call
             self._path = None
             sync_folder(folder)
-        return f"{self._area}/{name[:2]}/{name}"
+        return self._spool.path(self._area, name)
 
     def close(self) -> None:
         """Close the file, and remove it unless it is to stay."""

@@ -16,7 +16,7 @@ from dicomnode.dicom.commitment import EventStatus, FailureReason, Remedy, descr
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH
 from dicomnode.dicom.status import Status
 from dicomnode.dicom.transfer_syntaxes import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
-from dicomnode.receive.contexts import accepted_contexts
+from dicomnode.receive.contexts import supported_syntaxes
 from tests.docs_conformance.markdown import table
 from tests.docs_conformance.samples import samples
 
@@ -50,7 +50,7 @@ def sections() -> dict[str, str]:
 
 def _commitment_contexts() -> str:
     asked = build_context(STORAGE_COMMITMENT_PUSH, [EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN])
-    (heard,) = accepted_contexts([asked], reports=True)
+    heard = build_context(STORAGE_COMMITMENT_PUSH, list(supported_syntaxes(STORAGE_COMMITMENT_PUSH, reports=True)))
     rows = [
         ("the node asks (N-ACTION), may be answered on it", "requestor, SCU (default roles)", _names(asked)),
         ("the peer reports (N-EVENT-REPORT)", "acceptor, SCU; role selection accepted, not required", _names(heard)),

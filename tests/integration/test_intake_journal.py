@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import Transient
-from dicomnode.store.journal import GroupSync, IntakeJournal
+from dicomnode.store.journal import IntakeJournal
 from dicomnode.store.journal_record import BLOCK, Record, encode_head, records, span
 from dicomnode.store.spool import Spool, digest, write_all
 from dicomnode.store.tables import InstanceRow
@@ -33,6 +33,16 @@ def ready(journal: IntakeJournal) -> IntakeJournal:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return journal
+
+
+def saved(journal: IntakeJournal, path: str, content: bytes) -> bool:
+    """Did the journal take it? Returns when it is durable."""
+    saving = journal.begin(path, content)
+    if saving is None:
+        return False
+    with saving:
+        saving.wait()
+    return True
 
 
 def placed(spool: Spool, number: int, size: int = 1000) -> tuple[str, bytes]:
@@ -83,7 +93,7 @@ def test_r1_nothing_that_was_never_acknowledged_comes_back(tmp_path, spool):
     """R1: a record without a row is no instance."""
     journal = ready(IntakeJournal(spool, "dead", SEGMENT))
     path, content = placed(spool, 1)
-    assert journal.save(path, content)
+    assert saved(journal, path, content)
     spool.remove(path)
     node = Node(tmp_path)
     try:
@@ -97,7 +107,7 @@ def test_a_clean_stop_syncs_the_files_and_removes_the_journal(spool, monkeypatch
     """R1: after a stop nothing depends on the journal."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
     path, content = placed(spool, 1)
-    assert journal.save(path, content)
+    assert saved(journal, path, content)
     synced, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), sync(fd)))
     journal.close()
@@ -109,25 +119,25 @@ def test_a_clean_stop_syncs_the_files_and_removes_the_journal(spool, monkeypatch
 def test_a_full_journal_says_so_and_begins_anew_when_its_files_are_durable(spool):
     """R1: no record is overwritten before its file is durable by itself."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
-    saved = 0
+    count = 0
     deadline = time.monotonic() + 30
-    while saved < 60 and time.monotonic() < deadline:
-        path, content = placed(spool, saved, 30_000)
-        if journal.save(path, content):
-            saved += 1
+    while count < 60 and time.monotonic() < deadline:
+        path, content = placed(spool, count, 30_000)
+        if saved(journal, path, content):
+            count += 1
         else:
             assert all(segment.end for segment in journal._segments)
             time.sleep(0.01)
-    assert saved == 60
+    assert count == 60
     journal.close()
 
 
 def test_what_does_not_fit_is_left_to_the_caller(spool):
     """R1: a file larger than a segment is synced by itself."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
-    assert not journal.save("received/aa/x.dcm", bytes(SEGMENT))
+    assert not saved(journal, "received/aa/x.dcm", bytes(SEGMENT))
     journal.close()
-    assert not journal.save("received/aa/x.dcm", b"closed")
+    assert not saved(journal, "received/aa/x.dcm", b"closed")
 
 
 def test_r3_a_disk_that_fails_at_the_journal_is_told_and_the_journal_is_left_alone(spool, monkeypatch):
@@ -140,9 +150,9 @@ def test_r3_a_disk_that_fails_at_the_journal_is_told_and_the_journal_is_left_alo
     monkeypatch.setattr(os, "fdatasync", fail)
     path, content = placed(spool, 1)
     with pytest.raises(Transient, match="disk error 5"):
-        journal.save(path, content)
+        saved(journal, path, content)
     monkeypatch.undo()
-    assert not journal.save(path, content)
+    assert not saved(journal, path, content)
     journal.close()
 
 
@@ -150,7 +160,7 @@ def test_r3_a_file_whose_own_sync_fails_is_written_again_from_the_journal(spool,
     """R3: a failed fsync may have dropped the pages; the journal still has them."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
     path, content = placed(spool, 1)
-    assert journal.save(path, content)
+    assert saved(journal, path, content)
     sync, failed = os.fsync, []
 
     def fail_once(descriptor: int) -> None:
@@ -167,21 +177,23 @@ def test_r3_a_file_whose_own_sync_fails_is_written_again_from_the_journal(spool,
     assert spool.absolute(path).read_bytes() == content
 
 
-def test_threads_that_wait_share_a_sync_that_began_after_they_asked(tmp_path, monkeypatch):
+def test_threads_that_wait_share_a_sync_that_began_after_they_asked(spool, monkeypatch):
     """R1: group commit never answers for a write that came after the sync had begun."""
-    began, go, calls = threading.Event(), threading.Event(), []
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    began, go, calls, sync = threading.Event(), threading.Event(), [], os.fdatasync
 
-    def slow(_descriptor: int) -> None:
-        calls.append(time.monotonic())
+    def slow(descriptor: int) -> None:
+        calls.append(descriptor)
         began.set()
         go.wait(10)
+        sync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    group = GroupSync(0)
-    first = threading.Thread(target=group.sync)
+    files = [placed(spool, number) for number in range(9)]
+    first = threading.Thread(target=saved, args=(journal, *files[0]))
     first.start()
-    began.wait(10)
-    late = [threading.Thread(target=group.sync) for _ in range(8)]
+    assert began.wait(10)
+    late = [threading.Thread(target=saved, args=(journal, *file)) for file in files[1:]]
     for thread in late:
         thread.start()
     time.sleep(0.2)
@@ -190,7 +202,40 @@ def test_threads_that_wait_share_a_sync_that_began_after_they_asked(tmp_path, mo
     go.set()
     for thread in (first, *late):
         thread.join(10)
+        assert not thread.is_alive()
     assert len(calls) == 2
+    journal.close()
+
+
+def test_r1_a_record_stays_until_its_file_has_its_name(spool):
+    """R1: a segment is not begun anew over the record of an instance whose file is not there yet."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    content = bytes(200_000)
+    late = journal.begin("received/aa/late.dcm", content)
+    assert late is not None
+    late.wait()
+    other = journal.begin("received/aa/other.dcm", content)
+    assert other is not None
+    for _ in range(5):
+        journal._recycle(0, journal._segments[0])
+    assert journal._segments[0].end > 0
+    assert journal.begin("received/aa/third.dcm", content) is None
+    with other, late:
+        pass
+    journal._recycle(0, journal._segments[0])
+    assert journal._segments[0].end == 0
+    journal.close()
+
+
+def test_r1_a_stop_leaves_the_journal_of_what_is_still_on_its_way(spool):
+    """R1: what has no file yet when the node gives up waiting is found by the next start."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    saving = journal.begin("received/aa/late.dcm", b"content")
+    assert saving is not None
+    journal.close()
+    assert [file.name for file in spool.journal.iterdir()] == ["one.0"]
+    with saving:
+        saving.wait()
 
 
 @given(
