@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from dicomnode.assemble.finding import Counted, count_by_find
+from dicomnode.audit import append
+from dicomnode.audit.events import Event
 from dicomnode.config import Config, Peer
 from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, finish
@@ -36,8 +39,23 @@ def count_at_sender(store: Store, config: Config, job: Job, *, clock: Callable[[
         series = session.get_one(SeriesRow, series_id)
         if series.generation == generation and series.state == "open":
             series.n_expected, series.asked_at = count, asked_at
+        if peer is not None and row.state == "open":
+            append(session, Event.QUERY, _facts(study, row, peer, count), datetime.fromtimestamp(asked_at, UTC))
         finish(session, job, clock())
     return count
+
+
+def _facts(study: StudyRow, series: SeriesRow, peer: Peer, count: int | None) -> dict[str, str | int | None]:
+    """Who was asked for what (PS3.15 A.5.3.10, DCM 110112), and the count that he gave."""
+    return {
+        "peer": peer.name,
+        "service": "C-FIND",
+        "StudyInstanceUID": study.StudyInstanceUID,
+        "SeriesInstanceUID": series.SeriesInstanceUID,
+        "PatientID": study.PatientID,
+        "AccessionNumber": study.AccessionNumber,
+        "n_expected": count,
+    }
 
 
 def _ask(config: Config, peer: Peer, wanted: Counted) -> int | None:

@@ -33,6 +33,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "stress": "stress",
+    "deid": "deid",
+    "support-bundle": "support",
 }
 """Command to the module of this package that holds it; imported when it is asked for, so that each starts fast."""
 
@@ -45,7 +47,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"dicomnode.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 

@@ -65,7 +65,7 @@ def _verify(folder: Path, *, as_json: bool) -> int:
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Compare with the checkpoints in this file. Default: audit.checkpoint_path, where it exists.",
+    help="Compare with the checkpoints in this file. Default: the first file of [audit] that exists.",
 )
 @json_option
 def restore(config_path: Path | None, as_json: bool, folder: Path, *, replace: bool, checkpoint: Path | None) -> int:
@@ -74,8 +74,7 @@ def restore(config_path: Path | None, as_json: bool, folder: Path, *, replace: b
     Exit status 1 when the backup is damaged, 2 when a node runs or its data is there and --replace is not given.
     """
     plan = blueprint(config_path)
-    usual = plan.config.audit.checkpoint_path
-    checkpoint = checkpoint or (usual if usual is not None and usual.exists() else None)
+    checkpoint = checkpoint or next((path for path in plan.config.audit.checkpoint_files if path.exists()), None)
     with _bars() as progress:
         done = restore_backup(plan, folder, progress, replace=replace, checkpoint=checkpoint)
     if as_json:

@@ -60,8 +60,13 @@ def open_store(plan: Blueprint) -> Store:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
+    click.echo(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """``value`` as JSON that a terminal shows and does not obey."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

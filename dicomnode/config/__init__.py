@@ -1,7 +1,8 @@
 """``conf/dicomnode.toml`` as a frozen ``Config`` that is passed in, never looked up."""
 
+from dicomnode.config.audit import AuditSettings, CheckpointFile, CheckpointSyslog
 from dicomnode.config.loading import ConfigSource, load_config, parse_config
-from dicomnode.config.model import AssembleSettings, AuditSettings, Config, NodeSettings, ReceiveSettings, Route
+from dicomnode.config.model import AssembleSettings, Config, NodeSettings, ReceiveSettings, Route
 from dicomnode.config.peers import Destination, FolderPeer, Peer, StowPeer
 from dicomnode.config.results import ResultSettings
 from dicomnode.config.rules import Condition
@@ -11,6 +12,8 @@ from dicomnode.config.tls import ReceiveTls, TlsFiles
 __all__ = [
     "AssembleSettings",
     "AuditSettings",
+    "CheckpointFile",
+    "CheckpointSyslog",
     "Condition",
     "Config",
     "ConfigSource",

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dicomnode.config.model import Config
+from dicomnode.config.outside import check_outside
 from dicomnode.config.peers import Peer
 from dicomnode.errors import ConfigError
 
@@ -81,6 +82,7 @@ def _checked(text: str, source: ConfigSource) -> Config:
         raise ConfigError("\n".join(_faults(error, raw, source))) from error
     _check_names(config, source)
     _check_certificates(config, source)
+    check_outside(config, source)
     return config
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dicomnode.config.audit import AuditSettings
+from dicomnode.config.deid import DeidSettings
 from dicomnode.config.detect import DetectSettings
 from dicomnode.config.gates import DriftSettings, GateSettings
 from dicomnode.config.hosted import Hosted, HostedName
+from dicomnode.config.outside import Export, Remote
 from dicomnode.config.peers import AETitle, Destination, Peer
 from dicomnode.config.results import ResultSettings
 from dicomnode.config.retention import RetentionSettings
-from dicomnode.config.rules import Condition, Keyword
+from dicomnode.config.rules import Condition, Keyword, not_empty
 from dicomnode.config.table import Table
 from dicomnode.config.tls import ReceiveTls
 
@@ -77,28 +80,15 @@ class AssembleSettings(Table):
         return self
 
 
-def _not_empty(when: dict[str, Condition]) -> dict[str, Condition]:
-    if not when:
-        raise ValueError("this would take every series; say that with Modality = { exists = true }")
-    return when
-
-
 class Route(Table):
     """``[[route]]``: which Series goes to which detector, and where the results go."""
 
     name: Annotated[str, Field(min_length=1)]
-    when: Annotated[dict[Keyword, Condition], AfterValidator(_not_empty)]
+    when: Annotated[dict[Keyword, Condition], AfterValidator(not_empty)]
     detector: Annotated[str, Field(min_length=1)]
     model: str | None = None
     send_to: Annotated[tuple[str, ...], Field(min_length=1)]
     priority: int = 0
-
-
-class AuditSettings(Table):
-    """``[audit]``: how long audit rows stay, and where checkpoints are written."""
-
-    retention_days: Annotated[int, Field(ge=183)] = 2190
-    checkpoint_path: Path | None = None
 
 
 class Config(Table):
@@ -116,6 +106,7 @@ class Config(Table):
     drift: DriftSettings = DriftSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
+    deid: DeidSettings = DeidSettings()
 
     @model_validator(mode="after")
     def _reserve_is_above_the_limit_of_reception(self) -> Config:
@@ -138,6 +129,7 @@ class Config(Table):
 
     @property
     def rule_keywords(self) -> frozenset[str]:
-        """Every DICOM keyword that a route or a hosted model asks for."""
-        conditions = (*(route.when for route in self.route), *(model.accept for model in self.hosted.values()))
+        """Every DICOM keyword that a route, an export, a remote or a hosted model asks for."""
+        rules: tuple[Route | Export | Remote, ...] = (*self.route, *self.deid.export, *self.deid.remote)
+        conditions = [rule.when for rule in rules] + [model.accept for model in self.hosted.values()]
         return frozenset(keyword for asked in conditions for keyword in asked)

@@ -14,6 +14,8 @@ from dicomnode.dicom.aetitle import ae_title as valid_ae_title
 AETitle = Annotated[str, AfterValidator(valid_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+DeidProfile = Annotated[str, Field(min_length=1)]
+"""A shipped profile or a file: everything that is sent to the peer is de-identified by it first."""
 
 
 class Peer(Table):
@@ -30,6 +32,7 @@ class Peer(Table):
     may_send: bool = False
     tls: TlsFiles | Literal[False] = False
     commit: bool = False
+    deid: DeidProfile | None = None
     addresses: tuple[Network, ...] = ()
     certificate: tuple[Identity, ...] = ()
 
@@ -47,6 +50,7 @@ class StowPeer(Table):
     token_file: Path | None = None
     token_env: EnvironmentName | None = None
     tls: TlsFiles | Literal[False] = False
+    deid: DeidProfile | None = None
 
     @model_validator(mode="after")
     def _secret_stays_secret(self) -> StowPeer:
@@ -71,6 +75,7 @@ class FolderPeer(Table):
 
     name: Name
     folder: Annotated[Path, AfterValidator(_named)]
+    deid: DeidProfile | None = None
 
 
 def _channel(value: Any) -> str:

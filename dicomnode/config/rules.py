@@ -81,3 +81,10 @@ class Condition(BaseModel):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min is greater than max")
         return self
+
+
+def not_empty(when: dict[str, Condition]) -> dict[str, Condition]:
+    """``when`` with a condition in it. Raises ValueError otherwise."""
+    if not when:
+        raise ValueError("this would take every series; say that with Modality = { exists = true }")
+    return when

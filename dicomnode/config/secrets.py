@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dicomnode.config.audit import CheckpointSyslog
+from dicomnode.config.deid import DeidSettings
 from dicomnode.config.loading import ConfigSource, Location
 from dicomnode.config.model import Config
 from dicomnode.config.peers import Peer, StowPeer
@@ -22,6 +24,14 @@ def secret_files(config: Config) -> Iterator[tuple[Location, Path]]:
             yield from _of_tls(("peer", index, "tls"), peer.tls)
         if isinstance(peer, StowPeer) and peer.token_file is not None:
             yield ("peer", index, "token_file"), peer.token_file
+    if config.audit.signing_key_file is not None:
+        yield ("audit", "signing_key_file"), config.audit.signing_key_file
+    for index, place in enumerate(config.audit.checkpoints):
+        if isinstance(place, CheckpointSyslog):
+            yield from _of_tls(("audit", "checkpoints", index, "tls"), place.tls)
+    if config.audit.syslog is not None:
+        yield from _of_tls(("audit", "syslog", "tls"), config.audit.syslog.tls)
+    yield from _of_deid(config.deid)
 
 
 def check_secrets(config: Config, source: ConfigSource) -> None:
@@ -35,6 +45,13 @@ def check_secrets(config: Config, source: ConfigSource) -> None:
         except ConfigError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise source.fault(location, str(error)) from error
+
+
+def _of_deid(deid: DeidSettings) -> Iterator[tuple[Location, Path]]:
+    if deid.key_file is not None:
+        yield ("deid", "key_file"), deid.key_file
+    if deid.vault is not None:
+        yield ("deid", "vault", "key_file"), deid.vault.key_file
 
 
 def _of_tls(location: Location, tls: ReceiveTls | TlsFiles) -> Iterator[tuple[Location, Path]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -27,13 +27,15 @@ WHOLE_AGAIN = 3
 STAND_INS_S = 1.0
 """Seconds until a refused delivery is looked at again while its stand-ins are still being made."""
 
+HELD = "quarantine"
+"""State of a DeliveryRow whose Instance must not leave: it cannot be de-identified beyond doubt."""
 Ending = Literal["done", "retry", "dead"]
 _STATES = {Disposition.STORED: "delivered", Disposition.STORED_WITH_WARNING: "warning", Disposition.PERMANENT: "failed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How it went with one Parcel in one attempt; see ``SentStatus``."""
+    """How it went with one Parcel in one attempt; see ``SentStatus``. ``held``: it cannot be de-identified."""
 
     parcel: Parcel
     disposition: Disposition
@@ -42,6 +44,7 @@ class Result:
     tried: bool
     refused: bool = False
     retry_after_s: float = 0.0
+    held: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -54,13 +57,14 @@ class Attempt:
     """One attempt at a job.
 
     ``stopped``: the node is going down, so what has no result was not tried. ``commit``: the Destination is to be asked
-    for storage commitment when all is there.
+    for storage commitment when all is there. ``deid``: how what was sent was de-identified, for the audit row.
     """
 
     consignment: Consignment
     results: tuple[Result, ...]
     stopped: bool = False
     commit: bool = False
+    deid: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lost(self) -> bool:
@@ -197,7 +201,7 @@ def _apply(row: DeliveryRow, result: Result, *, whole_again: bool, now: float) -
     row.status = result.status
     if result.disposition is Disposition.TRANSIENT or (result.accepted and whole_again):
         return
-    row.state = _STATES[result.disposition]
+    row.state = HELD if result.held else _STATES[result.disposition]
     if result.accepted:
         row.delivered_at = now
 
@@ -206,7 +210,7 @@ def _ending(rows: Iterable[DeliveryRow], *, expired: bool) -> Ending:
     states = {row.state for row in rows}
     if "waiting" in states and not expired:
         return "retry"
-    return "done" if states & THERE and not states & {"waiting", "failed"} else "dead"
+    return "done" if states & THERE and not states & {"waiting", "failed", HELD} else "dead"
 
 
 def _bury(
@@ -217,9 +221,9 @@ def _bury(
     back_off: BackOff | None,
     now: float,
 ) -> None:
-    bad = [row for row in rows if row.state in {"waiting", "failed"}]
+    bad = [row for row in rows if row.state in {"waiting", "failed", HELD}]
     for row in bad:
-        row.state = "failed"
+        row.state = HELD if row.state == HELD else "failed"
     cause = reason or "; ".join(sorted({describe_status(row.status) for row in bad}))
     reason = f"{len(bad)} of {len(rows)} instances not delivered: {cause}" if rows else "there is nothing to deliver"
     if back_off is not None:
@@ -241,10 +245,16 @@ def _audit(session: Session, attempt: Attempt, rows: dict[int, DeliveryRow], ret
             continue
         body: dict[str, Any] = {**subject(session, consignment.assignment_id), **facts}
         body["counts"] = dict(Counter(result.parcel.kind for result in results))
+        body.update(attempt.deid)
         body["instances"] = [_line(result, rows[result.parcel.id].state) for result in results]
         if event is Event.DELIVERY_FAILED:
             body["reason"], body["retry_at"] = attempt.reason, retry_at
         append(session, event, body)
+    held = [result for result in attempt.results if result.held]
+    if held:
+        lines = [{"SOPInstanceUID": result.parcel.SOPInstanceUID, "reason": result.reason} for result in held]
+        facts |= {**subject(session, consignment.assignment_id), **attempt.deid}
+        append(session, Event.QUARANTINE, {**facts, "instances": lines})
 
 
 def _line(result: Result, state: str) -> dict[str, Any]:

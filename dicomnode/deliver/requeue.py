@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
-from dicomnode.deliver.ledger import subject
+from dicomnode.deliver.ledger import HELD, subject
 from dicomnode.deliver.outbox import KIND, deliveries
 from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, requeue
@@ -43,7 +43,7 @@ def requeue_delivery(session: Session, job: Job) -> int:
     """
     count = 0
     for row in session.scalars(deliveries(int(job.payload["assignment_id"]), str(job.payload["destination"]))):
-        if row.state in {"failed", "replaced"}:
+        if row.state in {"failed", "replaced", HELD}:
             row.state, row.status, row.attempts = "waiting", None, 0
         count += row.state == "waiting"
     job_row = session.get_one(JobRow, job.id)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from typing import Any
 
 from dicomnode.config import Config, Destination, Peer
+from dicomnode.deid.leaving import Gate
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.back_off import BackOff, Lanes
 from dicomnode.deliver.channels import send_to
+from dicomnode.deliver.disguise import disguised
+from dicomnode.deliver.leaving import outgoing
 from dicomnode.deliver.ledger import Attempt, Result, bury_malformed, settle
 from dicomnode.deliver.outbox import KIND, Consignment, Parcel, load, next_job, outbound
 from dicomnode.deliver.sending import OutboundFile, SentStatus
@@ -46,8 +50,10 @@ class Deliverer:
         limits: SendLimits = SendLimits(),  # noqa: B008 - frozen
         parallel: int = PARALLEL,
         lease_s: float = LEASE_S,
+        gate: Gate | None = None,
     ) -> None:
-        self._config, self._store, self._spool = config, store, spool
+        """``gate``: what is sent to a peer with ``deid`` goes through it; without one, such a peer gets nothing."""
+        self._config, self._store, self._spool, self._gate = config, store, spool, gate
         self._owner, self._clock = owner, clock
         self._back_off, self._limits, self._parallel, self._lease_s = back_off, limits, parallel, lease_s
         self._lanes = Lanes(back_off)
@@ -148,11 +154,16 @@ class Deliverer:
         )
 
     def _send(self, consignment: Consignment, peer: Destination, stop: threading.Event, heart: Heartbeat) -> Attempt:
-        files, results = self._files(consignment)
-        by_path = {file.path: parcel for parcel, file in files}
-        outgoing = [file for _, file in files]
-        with closing(send_to(peer, self._config.node.ae_title, outgoing, self._limits)) as answers:
-            for sent in answers:
+        with ExitStack() as held:
+            files, results = self._files(consignment)
+            facts: Mapping[str, Any] = {}
+            if peer.deid is not None:
+                folder = held.enter_context(outgoing(self._spool))
+                files, kept, facts = disguised(self._gate, peer.deid, files, folder)
+                results += kept
+            by_path = {file.path: parcel for parcel, file in files}
+            answers = send_to(peer, self._config.node.ae_title, [file for _, file in files], self._limits)
+            for sent in held.enter_context(closing(answers)) if files else ():
                 parcel = by_path[sent.file.path]
                 results.append(_result(parcel, sent))
                 if heart.lost.is_set():
@@ -160,7 +171,8 @@ class Deliverer:
                 if stop.is_set():
                     break
         stopped = len(results) < len(consignment.parcels)
-        return Attempt(consignment, tuple(results), stopped, commit=isinstance(peer, Peer) and peer.commit)
+        commit = isinstance(peer, Peer) and peer.commit
+        return Attempt(consignment, tuple(results), stopped, commit=commit, deid=facts)
 
     def _files(self, consignment: Consignment) -> tuple[list[tuple[Parcel, OutboundFile]], list[Result]]:
         """The files to send, and a failure for each Parcel that has none."""

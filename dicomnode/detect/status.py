@@ -20,6 +20,7 @@ from dicomnode.detect.reader import Reader
 from dicomnode.detect.status_job import wanting
 from dicomnode.detect.volume_terms import NotAnalysable
 from dicomnode.detectors.contract import Detector, ModelIdentity, Outcome
+from dicomnode.dicom.unquoted import unquoted
 from dicomnode.jobs import Job, finish
 from dicomnode.report.selfcheck import Evidence, checked
 from dicomnode.report.status import StatusStatement, status_results
@@ -126,7 +127,7 @@ def _facts(case: Case, destinations: Sequence[str], stored: Sequence[StoredObjec
         **case.subject,
         "outcome": case.assignment.outcome,
         "gate": case.assignment.gate,
-        "reason": case.assignment.reason,
+        "reason": unquoted(case.assignment.reason, case.summary.attributes),
         "peers": list(destinations),
         "software_version": dicomnode.__version__,
         "outputs": outputs(stored),

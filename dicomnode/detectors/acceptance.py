@@ -54,12 +54,14 @@ def require(
 ) -> Acceptance | None:
     """None when modality and body part fit, otherwise the refusal with its reason."""
     if summary.Modality not in modalities:
-        return refuse(f"modality {summary.Modality or 'unknown'}; this detector takes {' or '.join(modalities)}")
+        takes = " or ".join(modalities)
+        return refuse(f"modality {summary.Modality or 'unknown'}; this detector takes {takes}", on="Modality")
     found = body_parts(summary)
     if not found:
-        return refuse(f"no body part is named; this detector was trained on {trained_on}")
+        return refuse(f"no body part is named; this detector was trained on {trained_on}", on="BodyPartExamined")
     if not found & parts:
-        return refuse(f"body part {', '.join(sorted(found))}; this detector was trained on {trained_on}")
+        named = ", ".join(sorted(found))
+        return refuse(f"body part {named}; this detector was trained on {trained_on}", on="BodyPartExamined")
     return None
 
 
@@ -79,9 +81,9 @@ def accept(reason: str) -> Acceptance:
     return Acceptance(accepted=True, reason=reason)
 
 
-def refuse(reason: str) -> Acceptance:
-    """A no."""
-    return Acceptance(accepted=False, reason=reason)
+def refuse(reason: str, on: str = "") -> Acceptance:
+    """A no, because of the value of the keyword ``on``."""
+    return Acceptance(accepted=False, reason=reason, on=on)
 
 
 def _named(found: set[str]) -> set[str]:

@@ -55,10 +55,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A detector's answer to a series: yes or no, and why, in words for an operator."""
+    """A detector's answer to a series: yes or no, and why, in words for an operator.
+
+    ``on``: the DICOM keyword that decided. It is what the audit log keeps of the answer, since ``reason`` may quote the
+    header.
+    """
 
     accepted: bool
     reason: str
+    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)

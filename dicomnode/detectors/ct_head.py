@@ -30,9 +30,11 @@ class HeadCT:
         if refusal:
             return refusal
         if words(summary, ("ImageType",)) & _SCOUT or words(summary, DESCRIPTIONS) & _SCOUT:
-            return refuse("localizer (Image Type or description); this detector was trained on axial slices")
+            why = "localizer (Image Type or description); this detector was trained on axial slices"
+            return refuse(why, on="ImageType")
         if summary.values("ContrastBolusAgent"):
-            return refuse("contrast medium was given (Contrast/Bolus Agent); trained on unenhanced CT only")
+            why = "contrast medium was given (Contrast/Bolus Agent); trained on unenhanced CT only"
+            return refuse(why, on="ContrastBolusAgent")
         if words(summary, DESCRIPTIONS) & _ANGIOGRAPHY:
             return refuse("angiography or perfusion by its description; this detector was trained on unenhanced CT")
         return accept("CT of the head, no localizer, no contrast medium stated")

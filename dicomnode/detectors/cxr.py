@@ -30,7 +30,8 @@ class ChestRadiograph:
             return refusal
         view = words(summary, ("ViewPosition",)) or words(summary, ("SeriesDescription",))
         if view & _LATERAL:
-            return refuse("lateral view (or frontal and lateral in one series); trained on frontal views")
+            why = "lateral view (or frontal and lateral in one series); trained on frontal views"
+            return refuse(why, on="ViewPosition")
         return accept(f"{summary.Modality} of the chest, not marked as lateral")
 
     def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:

@@ -31,7 +31,7 @@ class BrainFlair:
         if refusal:
             return refusal
         if words(summary, ("ImageType",)) & {"LOCALIZER", "SCOUT"}:
-            return refuse("localizer (Image Type); this detector was trained on axial FLAIR")
+            return refuse("localizer (Image Type); this detector was trained on axial FLAIR", on="ImageType")
         if _called_flair(summary):
             return accept("MR of the brain, called FLAIR")
         if _timed_as_flair(summary):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.config import Config, ConfigSource, check_secrets
+from dicomnode.deid.leaving import Gate
+from dicomnode.deid.profile import load_profile
 from dicomnode.detectors.contract import Detector, HasOwnModel
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import ConfigError
@@ -39,6 +41,19 @@ class Blueprint:
     def check_secrets(self) -> None:
         """Raise ConfigError with the line of a key, password or token file that others can read."""
         check_secrets(self.config, self.source)
+
+    def gate(self) -> Gate | None:
+        """What everything for a peer with ``deid`` goes through; None when there is no such peer.
+
+        Raises ConfigError with the line of a peer whose profile cannot be used, and without a key.
+        """
+        peers = [(index, peer.deid) for index, peer in enumerate(self.config.peer) if peer.deid is not None]
+        for index, profile in peers:
+            try:
+                load_profile(profile)
+            except ConfigError as error:
+                raise self.source.fault(("peer", index, "deid"), str(error)) from error
+        return Gate(self.config) if peers else None
 
     def registry(self) -> ModelRegistry:
         """The shipped models and those of ``node.model_dir``."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dicomnode.audit import verify
-from dicomnode.config import Destination, Peer
+from dicomnode.config import Destination, Peer, Route
+from dicomnode.config.outside import Export, Remote
 from dicomnode.detectors.discovery import discover
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
@@ -50,6 +51,7 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
         _models,
         _accelerator,
         _tls,
+        _deid,
         _ports,
         _peers,
     )
@@ -64,7 +66,7 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
 def _configuration(blueprint: Blueprint) -> Iterable[Diagnosis]:
     config = blueprint.config
     yield Diagnosis("configuration", "ok", f"{blueprint.source.name}, SHA-256 {blueprint.source.sha256[:16]}…")
-    if not config.route:
+    if not config.route and not config.deid.remote:
         yield Diagnosis(
             "routes", "warning", "no route is configured", "add a [[route]]; until then nothing is analysed"
         )
@@ -136,6 +138,15 @@ def _tls(blueprint: Blueprint) -> Iterable[Diagnosis]:
         yield Diagnosis(one.check, one.level, one.found, one.mend)
 
 
+def _deid(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    gate = blueprint.gate()
+    if gate is None:
+        return
+    rows = "no vault" if gate.vault is None else f"{len(gate.vault)} rows in the vault"
+    gate.close()
+    yield Diagnosis("de-identification", "ok", f"project key {gate.key.id}, {rows}")
+
+
 def _ports(blueprint: Blueprint) -> Iterable[Diagnosis]:
     node, tls = blueprint.config.node, blueprint.config.receive.tls
     ports = [("node.console_port", node.console_host, node.console_port)]
@@ -169,5 +180,7 @@ def _peers(blueprint: Blueprint) -> Iterable[Diagnosis]:
 
 
 def _gets_results(blueprint: Blueprint, peer: Destination) -> bool:
-    named = {name for route in blueprint.config.route for name in route.send_to}
+    config = blueprint.config
+    rules: tuple[Route | Export | Remote, ...] = (*config.route, *config.deid.export, *config.deid.remote)
+    named = {name for rule in rules for name in rule.send_to} | {remote.peer for remote in config.deid.remote}
     return peer.name in named or ("sender" in named and isinstance(peer, Peer) and peer.may_send)

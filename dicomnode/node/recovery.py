@@ -11,9 +11,12 @@ from sqlalchemy.orm import Session
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.deid.errands import REMOTE_JOB
 from dicomnode.deliver.outbox import deliveries
 from dicomnode.detect.outcome import write_failure
+from dicomnode.detectors.contract import Outcome
 from dicomnode.jobs import Job, release_owner
+from dicomnode.node.remote import end
 from dicomnode.node.unrouted import subject_of
 from dicomnode.store.engine import Store
 from dicomnode.store.processes import runs
@@ -72,6 +75,8 @@ def record_dead(session: Session, spool: Spool, config: Config, dead: Iterable[J
             continue
         if job.kind == "deliver":
             _fail_deliveries(session, job)
+        if job.kind == REMOTE_JOB:
+            end(session, config, job, Outcome.FAILED, reason, now)
         facts = subject_of(session, job, reason, now)
         append(session, Event.DEAD_LETTER, {**facts, "job": job.id, "kind": job.kind, "reason": reason})
 

@@ -7,11 +7,13 @@ from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
+from dicomnode.deid.errands import REMOTE_JOB
 from dicomnode.deliver.commit_ledger import forget_answers
 from dicomnode.deliver.ledger import subject
 from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.jobs import Job, requeue
+from dicomnode.node.remote import ask_again
 from dicomnode.node.unrouted import routing_again
 from dicomnode.store.commitments import COMMIT
 from dicomnode.store.engine import Store
@@ -31,8 +33,10 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
             row.outcome, row.gate, row.finished_at, row.reason = None, None, None, "requeued by hand"
         elif kind == "route":
             routing_again(session, job)
+        elif kind == REMOTE_JOB:
+            ask_again(session, job, now)
         facts = forget_answers(session, job) if kind == COMMIT else {}
-        if kind in {"detect", STATUS_JOB}:
+        if kind in {"detect", STATUS_JOB, REMOTE_JOB}:
             facts = subject(session, int(job.payload["assignment_id"]))
         append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind})
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from dicomnode.audit import append, check_against, verify
-from dicomnode.audit.checkpoint import size_of
+from dicomnode.audit.checkpoint import Checkpoint
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.node.backup import ROOM, SHOWN, Progress, told
@@ -159,14 +159,21 @@ def _staged(
 
 
 def _lost(database: Path, checkpoint: Path, manifest: dict[str, Any]) -> int:
-    """How many rows the newest checkpoint has beyond the backup. Raises Permanent when they are not the same log."""
+    """How many rows the newest checkpoint has beyond the backup. Raises Permanent when they are not the same log.
+
+    Of a file that several nodes share, the lines of this one count.
+    """
+    origin = str(manifest.get("ae_title", ""))
     try:
         lines = [line for line in checkpoint.read_text(errors="replace").splitlines() if line.strip()]
     except OSError as error:
         raise Permanent(f"checkpoints {checkpoint}: {error.strerror}") from error
-    rows, sizes = int(manifest["audit"]["rows"]), [size_of(line) for line in lines]
+    points = [(line, Checkpoint.parse(line)) for line in lines]
+    own = [(line, point.size) for line, point in points if point.origin == origin]
+    own = own or [(line, point.size) for line, point in points]
+    rows, sizes = int(manifest["audit"]["rows"]), [size for _, size in own]
     with looking_at(database) as session:
-        fault = check_against(session, [line for line, size in zip(lines, sizes, strict=True) if size <= rows])
+        fault = check_against(session, [line for line, size in own if size <= rows])
     if fault:
         raise Permanent(f"the backup is not of the log that the checkpoints are of: {fault}")
     return max(0, max(sizes, default=0) - rows)

@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
@@ -134,24 +134,39 @@ def _detect(assignment: Assignment, stop: threading.Event, say: Callable[[dict[s
 def _deliver(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:
     from dicomnode.deliver.commit_worker import CommitWorker
     from dicomnode.deliver.worker import Deliverer
+    from dicomnode.node.outside import outside_worker
 
-    blueprint, store = assignment.blueprint, assignment.blueprint.store()
-    deliverer = Deliverer(blueprint.config, store, blueprint.spool(), assignment.owner, blueprint.clock)
-    committer = CommitWorker(blueprint.config, store, assignment.owner, blueprint.clock)
+    blueprint, store, spool = assignment.blueprint, assignment.blueprint.store(), assignment.blueprint.spool()
+    config, owner, clock, gate = blueprint.config, assignment.owner, blueprint.clock, blueprint.gate()
+    deliverer = Deliverer(config, store, spool, owner, clock, gate=gate)
+    beside: dict[str, Callable[[threading.Event], None]] = {"commit": CommitWorker(config, store, owner, clock).run}
+    if gate is not None:
+        beside["outside"] = outside_worker(config, store, spool, gate, owner, clock).run
+    say({})
+    _beside(deliverer.run, beside, stop)
+
+
+def _beside(
+    first: Callable[[threading.Event], None],
+    beside: Mapping[str, Callable[[threading.Event], None]],
+    stop: threading.Event,
+) -> None:
+    """Run ``first`` here and the others in threads of their own; all end when one fails, and its error is raised."""
     faults: list[Exception] = []
 
-    def ask() -> None:
+    def run(work: Callable[[threading.Event], None]) -> None:
         try:
-            committer.run(stop)
+            work(stop)
         except Exception as error:  # noqa: BLE001 - thread edge: the process has to end with it, and be started again
             faults.append(error)
             stop.set()
 
-    asking = threading.Thread(target=ask, name="commit", daemon=True)
-    say({})
-    asking.start()
-    deliverer.run(stop)
-    asking.join(COMMIT_STOP_S)
+    threads = [threading.Thread(target=run, args=(work,), name=name, daemon=True) for name, work in beside.items()]
+    for thread in threads:
+        thread.start()
+    first(stop)
+    for thread in threads:
+        thread.join(COMMIT_STOP_S)
     if faults:
         raise faults[0]
 

@@ -16,11 +16,13 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, Transient
 from dicomnode.node.build import Blueprint
+from dicomnode.node.checkpoints import Checkpoints
 from dicomnode.node.children import Child
 from dicomnode.node.clocks import take_up_clock
 from dicomnode.node.locks import exclusive
 from dicomnode.node.recovery import child_started, child_stopped, recover
-from dicomnode.node.timers import checkpoint, start_timers
+from dicomnode.node.starts import record_start
+from dicomnode.node.timers import start_timers
 from dicomnode.receive.sockets import Sockets, bind
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -43,8 +45,12 @@ class Node:
         self._blueprint, self._roles = blueprint, tuple(roles)
         self._stopping = False
         blueprint.check_secrets()
+        gate = blueprint.gate()
+        if gate is not None:
+            gate.close()
         self._models = blueprint.check_models(blueprint.detectors())
         self._store: Store = blueprint.store()
+        self._checkpoints = Checkpoints(blueprint.config, self._store)
         self._spool: Spool
         self._children: list[Child] = []
         self._sockets: Sockets | None = None
@@ -79,7 +85,8 @@ class Node:
             for child in self._children:
                 self._start(child)
             ports = self._wait_ready()
-            timers = start_timers(self._blueprint, self._store, self._spool, working="work" in self._roles)
+            working = "work" in self._roles
+            timers = start_timers(self._blueprint, self._store, self._spool, self._checkpoints, working=working)
             if not self._stopping:
                 on_ready(ports)
             while not self._stopping:
@@ -162,7 +169,7 @@ class Node:
     def _checkpoint(self) -> None:
         """A second place that cannot be written is no reason to turn patients away; it is told."""
         try:
-            checkpoint(self._blueprint, self._store)
+            self._checkpoints.now()
         except Transient as error:
             _log.error("no checkpoint of the audit log", extra={"error": str(error)})
 
@@ -175,7 +182,10 @@ class Node:
             "ae_title": self._blueprint.config.node.ae_title,
         }
         with self._store.write() as session:
-            append(session, event, body)
+            if event is Event.APPLICATION_START:
+                record_start(session, body)
+            else:
+                append(session, event, body)
 
 
 def stop_on_signals(node: Node) -> None:

@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode.assemble import Sweeper
-from dicomnode.audit import write_checkpoint
 from dicomnode.config import Config
 from dicomnode.detect.drift import sweep_drift
 from dicomnode.errors import DicomNodeError
 from dicomnode.jobs import expire
 from dicomnode.node.build import Blueprint
+from dicomnode.node.checkpoints import Checkpoints
 from dicomnode.node.clocks import ClockWatch
+from dicomnode.node.reconciliation import ReconciliationTimer
 from dicomnode.node.recovery import beat, record_dead
 from dicomnode.node.retention import RetentionTimer
+from dicomnode.node.shipping import Shipping
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.wal import relieve
@@ -28,9 +30,12 @@ SWEEP_S = 0.05
 EXPIRE_S = 10.0
 HEARTBEAT_S = 5.0
 WAL_S = 2.0
-CHECKPOINT_S = 3600.0
+CHECKPOINT_S = 10.0
+"""A tick looks whether a second place is due; see ``checkpoints.Checkpoints``."""
 DRIFT_S = 300.0
 RETENTION_S = 60.0
+RECONCILE_S = 3600.0
+SHIPPING_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -72,28 +77,24 @@ class Timers:
         self._scheduler.shutdown(wait=wait)
 
 
-def start_timers(blueprint: Blueprint, store: Store, spool: Spool, *, working: bool) -> Timers:
+def start_timers(
+    blueprint: Blueprint, store: Store, spool: Spool, checkpoints: Checkpoints, *, working: bool
+) -> Timers:
     """Start the timers of this node; ``working``: the role work runs here, so it sweeps and expires."""
     timers, clock, config = Timers(blueprint, store), blueprint.clock, blueprint.config
     timers.every(HEARTBEAT_S, lambda: beat(store, clock()))
     timers.every(WAL_S, lambda: relieve(store))
+    timers.every(CHECKPOINT_S, checkpoints.tick)
     if working:
         retention = RetentionTimer(config, store, spool, time.monotonic)
         timers.every(SWEEP_S, Sweeper(store, config, clock).tick)
         timers.every(EXPIRE_S, lambda: _expire(store, spool, config, clock()))
         timers.every(DRIFT_S, lambda: sweep_drift(store, config, clock()))
-        timers.every(CHECKPOINT_S, lambda: checkpoint(blueprint, store))
         timers.every(RETENTION_S, lambda: retention.tick(clock()))
+        timers.every(RECONCILE_S, ReconciliationTimer(store, spool, clock).tick)
+        timers.every(SHIPPING_S, Shipping(config, store, clock).tick)
     timers.start()
     return timers
-
-
-def checkpoint(blueprint: Blueprint, store: Store) -> None:
-    """Write a checkpoint of the audit log to its second place, where one is configured."""
-    path = blueprint.config.audit.checkpoint_path
-    if path is not None:
-        with store.read() as session:
-            write_checkpoint(session, path, blueprint.config.node.ae_title)
 
 
 def _expire(store: Store, spool: Spool, config: Config, now: float) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from dicomnode.deid.errands import EXPORT_JOB, REMOTE_JOB
 from dicomnode.deliver.commit_ledger import job_subject
+from dicomnode.deliver.leaving import subject_of_series
 from dicomnode.deliver.ledger import subject
 from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.detectors.contract import Outcome
@@ -23,7 +25,9 @@ def subject_of(session: Session, job: Job, reason: str, now: float) -> dict[str,
         return routing_failed(session, job, reason, now)
     if job.kind == COMMIT:
         return job_subject(session, job.payload)
-    return subject(session, int(job.payload["assignment_id"])) if job.kind == STATUS_JOB else {}
+    if job.kind == EXPORT_JOB:
+        return {**subject_of_series(session, int(job.payload["series_id"])), "peer": job.payload["destination"]}
+    return subject(session, int(job.payload["assignment_id"])) if job.kind in (STATUS_JOB, REMOTE_JOB) else {}
 
 
 def routing_failed(session: Session, job: Job, reason: str, now: float) -> dict[str, Any]:

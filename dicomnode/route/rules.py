@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydicom.datadict import tag_for_keyword
+
 from dicomnode.config import Config, Route
 from dicomnode.config.matching import unmet
 from dicomnode.detectors.contract import Acceptance, Detector
@@ -13,13 +15,17 @@ from dicomnode.dicom.summary import SeriesSummary
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One route's answer. ``matched``: its ``when`` holds. ``taken``: its detector accepts the Series as well."""
+    """One route's answer. ``matched``: its ``when`` holds. ``taken``: its detector accepts the Series as well.
+
+    ``text`` is for operators and may quote the header; ``on``, the keyword that decided against it, may be kept.
+    """
 
     route: str
     detector: str
     matched: bool
     taken: bool
     text: str
+    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,13 @@ class Decision:
 
     reasons: tuple[Reason, ...]
     taken: tuple[Route, ...]
+
+    @property
+    def plain(self) -> str:
+        """Why no route took the Series, without anything of its header: for the audit log (trust.md A6)."""
+        if any(reason.matched for reason in self.reasons):
+            return "no detector accepts this series"
+        return "no route matches this series" if self.reasons else "no route is configured"
 
     @property
     def summary(self) -> str:
@@ -56,9 +69,10 @@ def _ask(route: Route, detectors: Mapping[str, Detector], summary: SeriesSummary
     for keyword, condition in route.when.items():
         why_not = unmet(condition, summary.values(keyword))
         if why_not:
-            return Reason(route.name, route.detector, False, False, f"{keyword}: {why_not}")  # noqa: FBT003
-    acceptance = _accepts(detectors[route.detector], summary)
-    return Reason(route.name, route.detector, True, acceptance.accepted, acceptance.reason)  # noqa: FBT003
+            return Reason(route.name, route.detector, False, False, f"{keyword}: {why_not}", keyword)  # noqa: FBT003
+    answer = _accepts(detectors[route.detector], summary)
+    on = answer.on if tag_for_keyword(answer.on) is not None else ""
+    return Reason(route.name, route.detector, True, answer.accepted, answer.reason, on)  # noqa: FBT003
 
 
 def _accepts(detector: Detector, summary: SeriesSummary) -> Acceptance:

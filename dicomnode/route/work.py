@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from dicomnode.dicom.references import SeriesReference
 from dicomnode.dicom.summary import SeriesSummary, summarise
 from dicomnode.errors import Permanent
 from dicomnode.jobs import Job, enqueue, finish
+from dicomnode.route.outside import ask_remotes, came_back, export
 from dicomnode.route.rules import Decision, decide
 from dicomnode.route.urgency import urgency
 from dicomnode.store.engine import Store
@@ -39,15 +40,32 @@ def route_series(
             finish(session, job, now)
             return None
         study = session.get_one(StudyRow, series.study_id)
-        summary = summary_of(session, study, series)
-        decision = decide(config, detectors, summary)
-        for routes in _by_detector(decision.taken, detectors):
-            _assign(session, config, routes, decision, series, now, urgency(summary))
-        if not decision.taken:
-            _not_analysed(session, decision, study, series, now)
-        _record(session, decision, study, series)
+        returned = came_back(session, config, series, now)
+        if returned:
+            decision = Decision((), ())
+            why = f"a result from {returned}: it is given back to its patient"
+            _not_analysed(session, why, study, series, now, told=why)
+            outside: list[str] = []
+        else:
+            summary = summary_of(session, study, series)
+            decision = decide(config, detectors, summary)
+            for routes in _by_detector(decision.taken, detectors):
+                _assign(session, config, routes, decision, series, now, urgency(summary))
+            outside = _send_outside(session, config, summary, series, now)
+            if not decision.taken and not outside:
+                _not_analysed(session, decision.summary, study, series, now, told=decision.plain)
+            outside += export(session, config, summary, series, now)
+        _record(session, decision, study, series, outside)
         finish(session, job, now)
         return decision
+
+
+def _send_outside(session: Session, config: Config, summary: SeriesSummary, series: SeriesRow, now: float) -> list[str]:
+    """Ask the detectors outside that take the Series; returns their names."""
+    destinations = {remote.name: _destinations(config, (remote.send_to,), series) for remote in config.deid.remote}
+    return [
+        remote.name for remote in ask_remotes(session, config, summary, series, destinations, now, urgency(summary))
+    ]
 
 
 def summary_of(session: Session, study: StudyRow, series: SeriesRow) -> SeriesSummary:
@@ -82,7 +100,7 @@ def _assign(
         route=route.name,
         detector=route.detector,
         model=route.model,
-        send_to=_destinations(config, routes, series),
+        send_to=_destinations(config, [route.send_to for route in routes], series),
         priority=priority,
         reason=reason,
         created_at=now,
@@ -93,35 +111,44 @@ def _assign(
     enqueue(session, "detect", str(assignment.id), payload, now, priority=priority)
 
 
-def _destinations(config: Config, routes: list[Route], series: SeriesRow) -> list[str]:
+def _destinations(config: Config, send_to: Iterable[Sequence[str]], series: SeriesRow) -> list[str]:
     """Peer names; ``sender`` stands for the peer that sent the Series, when it is one we know."""
     names: dict[str, None] = {}
-    for name in (name for route in routes for name in route.send_to):
+    for name in (name for names in send_to for name in names):
         peer = config.peer_with_ae_title(series.CallingAETitle) if name == "sender" else config.peer_named(name)
         names[peer.name if peer else f"unknown sender {series.CallingAETitle}"] = None
     return list(names)
 
 
-def _not_analysed(session: Session, decision: Decision, study: StudyRow, series: SeriesRow, now: float) -> None:
+def _not_analysed(session: Session, reason: str, study: StudyRow, series: SeriesRow, now: float, *, told: str) -> None:
+    """``reason`` is for operators and may quote the header, ``told`` is for the audit log and does not."""
     outcome = AssignmentRow(
         series_id=series.id,
         generation=series.generation,
         route=NO_ROUTE,
         send_to=[],
         outcome=Outcome.NOT_ANALYSED.value,
-        reason=decision.summary,
+        reason=reason,
         created_at=now,
         finished_at=now,
     )
     session.add(outcome)
-    append(session, Event.NOT_ANALYSED, {**_subject(study, series), "reason": decision.summary})
+    append(session, Event.NOT_ANALYSED, {**_subject(study, series), "reason": told})
 
 
-def _record(session: Session, decision: Decision, study: StudyRow, series: SeriesRow) -> None:
+def _record(session: Session, decision: Decision, study: StudyRow, series: SeriesRow, outside: Sequence[str]) -> None:
     reasons = [
-        {"route": reason.route, "detector": reason.detector, "taken": reason.taken} for reason in decision.reasons
+        {
+            "route": reason.route,
+            "detector": reason.detector,
+            "matched": reason.matched,
+            "taken": reason.taken,
+            "on": reason.on,
+        }
+        for reason in decision.reasons
     ]
-    append(session, Event.ROUTED, {**_subject(study, series), "routes": reasons})
+    gone = {"outside": list(outside)} if outside else {}
+    append(session, Event.ROUTED, {**_subject(study, series), "routes": reasons, **gone})
 
 
 def _subject(study: StudyRow, series: SeriesRow) -> dict[str, str | int]:

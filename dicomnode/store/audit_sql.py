@@ -25,6 +25,27 @@ TRIGGERS = {
     ),
 }
 
+ARCHIVE_TRIGGERS = {
+    "audit_archive_no_update": (
+        "CREATE TRIGGER audit_archive_no_update BEFORE UPDATE ON audit_archive "
+        "BEGIN SELECT RAISE(ABORT, 'anchors of the audit log are append-only'); END"
+    ),
+    "audit_archive_no_delete": (
+        "CREATE TRIGGER audit_archive_no_delete BEFORE DELETE ON audit_archive "
+        "BEGIN SELECT RAISE(ABORT, 'anchors of the audit log are append-only'); END"
+    ),
+    "audit_archive_anchor": (
+        "CREATE TRIGGER audit_archive_anchor BEFORE INSERT ON audit_archive "
+        "WHEN NEW.seq <= COALESCE((SELECT MAX(seq) FROM audit_archive), 0) "
+        "OR length(NEW.hash) != 32 "
+        "BEGIN SELECT RAISE(ABORT, 'an anchor lies beyond the last one'); END"
+    ),
+}
+"""An anchor says where the archived part of the log ends. It must not name the table ``audit``: SQLite could rename
+nothing to that name then, and a migration that rebuilds the table does."""
+
+PROTECTED = {"audit": TRIGGERS, "audit_archive": ARCHIVE_TRIGGERS}
+
 SUBJECT_LENGTH = 65
 """A value of 64 characters and the quote behind it; a longer one is found by its beginning."""
 
@@ -41,3 +62,42 @@ def subject_sql(keyword: str) -> str:
 
 SUBJECTS = {"PatientID": "ix_audit_PatientID", "StudyInstanceUID": "ix_audit_StudyInstanceUID"}
 """Indexed keywords of audit bodies. An index is part of the transaction that adds the row, so it never lags."""
+
+
+def value_sql(keyword: str) -> str:
+    """A text value of a row's body up to its first quote, NULL where there is none.
+
+    Rows of one value lie in the order of ``seq`` in an index of this, so the newest of many are its first.
+    """
+    return _cut(f"""nullif(instr(body, '"{keyword}":"'), 0) + {len(keyword) + 4}""")
+
+
+def holds_sql(keyword: str) -> str:
+    """That a row's body has a text value of ``keyword``."""
+    return f"""instr(body, '"{keyword}":"') > 0"""
+
+
+def _cut(start: str) -> str:
+    rest = f"substr(body, {start})"
+    return f"substr({rest}, 1, instr({rest}, '\"') - 1)"
+
+
+RARE = {
+    "model": "ix_audit_model",
+    "weights_sha256": "ix_audit_weights",
+    "outcome": "ix_audit_outcome",
+    "user": "ix_audit_user",
+}
+"""Keywords that rows of reception never have: each has an index of the rows that have it, and of no other."""
+
+_TITLE_SQL = """nullif(instr(body, '"CallingAETitle":"'), 0) + 18"""
+PEER_SQL = _cut(f"""coalesce(nullif(instr(body, '"peer":"'), 0) + 8, {_TITLE_SQL})""")
+"""The peer of a row: its name, or the AE title of one that has no name here."""
+ONE_PER_IMAGE = ("instance stored", "instance repeated", "begin transferring")
+"""Kinds that no index of peers has; the end of the transfer of their Study leads to them."""
+END_OF_TRANSFER = "instances transferred"
+PEER_INDEXES = {
+    "ix_audit_sender": f"kind = '{END_OF_TRANSFER}'",
+    "ix_audit_peer": f"kind NOT IN ({', '.join(repr(kind) for kind in (*ONE_PER_IMAGE, END_OF_TRANSFER))})",
+}
+"""Index of peers to the rows that it holds: a row is in one of them at most."""

@@ -118,7 +118,7 @@ def _obstacles(must_commit: Collection[str]) -> list[tuple[str, Any]]:
         ("series without an outcome", count.where(~routed.exists())),
         ("analyses pending", assigned.where(AssignmentRow.outcome.is_(None))),
         ("analyses failed", assigned.where(AssignmentRow.outcome == "failed")),
-        ("objects not delivered", delivered.where(DeliveryRow.state.in_(("waiting", "failed")))),
+        ("objects not delivered", delivered.where(DeliveryRow.state.in_(("waiting", "failed", "quarantine")))),
         ("objects not committed", unsettled.where(DeliveryRow.destination.in_(must_commit))),
     ]
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from dicomnode.errors import ConfigError
-from dicomnode.store.audit_sql import TRIGGERS
+from dicomnode.store.audit_sql import PROTECTED
 from dicomnode.store.engine import Store
 from dicomnode.store.tables import Row
 
@@ -67,10 +67,17 @@ def check_triggers(store: Store) -> None:
 
 
 def wrong_triggers(session: Session) -> list[str]:
-    """The triggers of the audit table that are missing, altered or not ours (one of those could drop new rows)."""
-    query = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit' COLLATE NOCASE")
-    present: dict[str, str] = {row.name: row.sql for row in session.execute(query)}
-    return [name for name in {**TRIGGERS, **present} if present.get(name) != TRIGGERS.get(name)]
+    """The triggers of the audit tables that are missing, altered or not ours (one of those could drop new rows).
+
+    A backup of an older version has no table of anchors, and no triggers of it either.
+    """
+    query = text("SELECT name, sql, lower(tbl_name) AS tbl FROM sqlite_master WHERE type = 'trigger'")
+    found = [row for row in session.execute(query) if row.tbl in PROTECTED]
+    present: dict[str, str] = {row.name: row.sql for row in found}
+    names = text("SELECT lower(name) FROM sqlite_master WHERE type = 'table'")
+    tables = {"audit", *session.scalars(names)}
+    expected = {name: sql for table, own in PROTECTED.items() if table in tables for name, sql in own.items()}
+    return [name for name in {**expected, **present} if present.get(name) != expected.get(name)]
 
 
 def _probe(store: Store) -> None:

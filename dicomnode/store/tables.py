@@ -7,7 +7,17 @@ from typing import Any
 from sqlalchemy import DDL, JSON, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dicomnode.store.audit_sql import SUBJECTS, TRIGGERS, subject_sql
+from dicomnode.store.audit_sql import (
+    ARCHIVE_TRIGGERS,
+    PEER_INDEXES,
+    PEER_SQL,
+    RARE,
+    SUBJECTS,
+    TRIGGERS,
+    holds_sql,
+    subject_sql,
+    value_sql,
+)
 
 AGEING_S = 300
 """Waiting so long lifts a job by one priority, so that routine work cannot starve behind urgent work."""
@@ -225,10 +235,11 @@ class DerivedRow(Row):
 
 
 class DeliveryRow(Row):
-    """One Derived Instance to one Destination. ``state``: waiting, delivered, warning, failed or replaced.
+    """One Derived Instance to one Destination. ``state``: waiting, delivered, warning, failed, replaced or quarantine.
 
-    ``replaced``: the Destination takes no such object; another kind carries the result. ``committed_at``: when the
-    Destination took responsibility for it (storage commitment).
+    ``replaced``: the Destination takes no such object; another kind carries the result. ``quarantine``: it cannot be
+    de-identified and must not leave. ``committed_at``: when the Destination took responsibility for it (storage
+    commitment).
     """
 
     __tablename__ = "delivery"
@@ -363,15 +374,51 @@ class AuditRow(Row):
     """One link of the audit chain; see ``dicomnode.audit``. Append-only by triggers."""
 
     __tablename__ = "audit"
-    __table_args__ = tuple(Index(name, text(subject_sql(keyword))) for keyword, name in SUBJECTS.items())
+    __table_args__ = (
+        Index(None, "kind", "ts"),
+        *(Index(name, text(subject_sql(keyword))) for keyword, name in SUBJECTS.items()),
+        *(Index(name, text(value_sql(key)), sqlite_where=text(holds_sql(key))) for key, name in RARE.items()),
+        *(Index(name, text(PEER_SQL), sqlite_where=text(rows)) for name, rows in PEER_INDEXES.items()),
+    )
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     ts: Mapped[str] = mapped_column(Text, index=True)
-    kind: Mapped[str] = mapped_column(Text, index=True)
+    kind: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text)
     prev: Mapped[bytes] = mapped_column(LargeBinary)
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
 
 
-for _sql in TRIGGERS.values():
-    event.listen(AuditRow.__table__, "after_create", DDL(_sql.replace("%", "%%")))  # type: ignore[no-untyped-call]
+class AuditArchiveRow(Row):
+    """Where an archived part of the audit chain ends: its last row, which the row behind it continues.
+
+    Append-only by triggers. ``manifest_sha256``: of the archive that holds the rows up to ``seq``.
+    """
+
+    __tablename__ = "audit_archive"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    archived_at: Mapped[str] = mapped_column(Text)
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class AuditShippedRow(Row):
+    """How far the copy of the log at an audit record repository reaches. ``place``: its host and port.
+
+    ``failed_since``: seconds since the epoch, None while it is reached; ``alerted``: the outage was recorded.
+    """
+
+    __tablename__ = "audit_shipped"
+
+    place: Mapped[str] = mapped_column(String(300), primary_key=True)
+    seq: Mapped[int] = mapped_column(default=0)
+    shipped_at: Mapped[float | None]
+    failed_since: Mapped[float | None]
+    alerted: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[str] = mapped_column(Text, default="")
+
+
+for _table, _triggers in ((AuditRow.__table__, TRIGGERS), (AuditArchiveRow.__table__, ARCHIVE_TRIGGERS)):
+    for _sql in _triggers.values():
+        event.listen(_table, "after_create", DDL(_sql.replace("%", "%%")))  # type: ignore[no-untyped-call]

@@ -94,8 +94,10 @@ def test_a_series_that_no_route_takes_is_not_analysed_and_says_so(store: Store) 
     assert (assignment.outcome, assignment.detector) == ("not analysed", None)
     assert "no route matches" in assignment.reason
     kinds = {row.kind: json.loads(row.body) for row in rows(store, AuditRow)}
-    assert kinds["not analysed"]["reason"] == assignment.reason
-    assert kinds["routed"]["routes"] == [{"detector": "d", "route": "mr", "taken": False}]
+    assert kinds["not analysed"]["reason"] == "no route matches this series"
+    assert kinds["routed"]["routes"] == [
+        {"detector": "d", "route": "mr", "matched": False, "taken": False, "on": "Modality"}
+    ]
     assert [job.kind for job in rows(store, JobRow)] == ["route"]
 
 

@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dicomnode.audit import Verdict, append, verify
 from dicomnode.audit.events import Event
@@ -17,10 +19,23 @@ from dicomnode.store.schema import migrate
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@cache
+def _empty() -> bytes:
+    """A database without rows, as ``migrate`` makes it; made once, since that takes half a second."""
+    with TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/empty.sqlite3")
+        migrate(store)
+        with store.engine.connect() as connection:
+            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.close()
+        return store.path.read_bytes()
+
+
 def new_log(folder: Path, rows: int = 0) -> Store:
     """A database with ``rows`` audit rows, one a minute; row n is of patient P(n mod 3), study 1.2.n."""
-    store = Store(f"sqlite:///{folder / 'x.sqlite3'}")
-    migrate(store)
+    path = folder / "x.sqlite3"
+    path.write_bytes(_empty())
+    store = Store(f"sqlite:///{path}")
     with store.write() as session:
         for number in range(1, rows + 1):
             kind = Event.INFERENCE if number % 2 else Event.INSTANCE_STORED

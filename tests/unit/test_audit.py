@@ -69,7 +69,7 @@ def test_an_empty_log_is_good(tmp_path: Path) -> None:
 
 
 def test_the_chain_can_be_computed_by_anybody_from_the_documented_rule(log: Store) -> None:
-    """trust.md B1, computed here without the code under test."""
+    """B1: computed here without the code under test."""
     prev = bytes(32)
     for number, (seq, ts, kind, body, stored_prev, stored_hash) in enumerate(raw_rows(log), 1):
         text_of_row = json.dumps([seq, ts, kind, body], separators=(",", ":"), ensure_ascii=False)
@@ -113,7 +113,7 @@ def test_text_that_utf8_cannot_hold_does_not_stop_the_log(tmp_path: Path) -> Non
 
 
 def test_a_row_lives_and_dies_with_the_transaction_it_records(log: Store) -> None:
-    """trust.md B6."""
+    """B6: no row of a change that did not happen."""
 
     def break_off() -> None:
         with log.write() as session:
@@ -138,7 +138,7 @@ def add_rows_in_process(url: str, name: str, times: int) -> None:
 
 
 def test_processes_and_threads_append_without_a_fork(tmp_path: Path) -> None:
-    """trust.md B4: nobody reads a last hash that another writer is about to continue."""
+    """B4: nobody reads a last hash that another writer is about to continue."""
     store = new_log(tmp_path)
     spawn = multiprocessing.get_context("spawn")
     writers: list[Any] = [spawn.Process(target=add_rows_in_process, args=(store.url, f"p{n}", 30)) for n in range(2)]
@@ -179,7 +179,7 @@ def test_processes_and_threads_append_without_a_fork(tmp_path: Path) -> None:
     ],
 )
 def test_the_table_takes_nothing_but_the_next_row(log: Store, statement: str) -> None:
-    """trust.md B2. INSERT OR REPLACE deletes by the same seq or the same hash, without firing a delete trigger."""
+    """B2: INSERT OR REPLACE deletes by the same seq or the same hash, without firing a delete trigger."""
     before = raw_rows(log)
     with intruder(log, keep_triggers=True) as connection, pytest.raises(sqlite3.IntegrityError):
         connection.execute(statement)
@@ -210,7 +210,7 @@ def test_verify_names_a_trigger_that_swallows_new_rows(log: Store) -> None:
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection")
 def test_a_batch_migration_loses_the_triggers_and_the_start_is_refused(log: Store) -> None:
-    """trust.md B3: Alembic rebuilds the table on SQLite; a migration that forgets the triggers must not pass."""
+    """B3: Alembic rebuilds the table on SQLite; a migration that forgets the triggers must not pass."""
     with log.engine.begin() as connection:
         operations = Operations(MigrationContext.configure(connection))
         with operations.batch_alter_table("audit", recreate="always") as batch:
@@ -364,7 +364,7 @@ def test_a_checkpoint_of_an_empty_log_holds_for_ever(tmp_path: Path) -> None:
 
 
 def test_a_cut_tail_is_found_by_a_checkpoint_only(log: Store, tmp_path: Path) -> None:
-    """trust.md B7."""
+    """B7: the chain alone does not find it."""
     lines = checkpoints(log, tmp_path / "c.jsonl")
     with intruder(log) as connection:
         connection.execute("DELETE FROM audit WHERE seq > 4")
@@ -373,6 +373,7 @@ def test_a_cut_tail_is_found_by_a_checkpoint_only(log: Store, tmp_path: Path) ->
 
 
 def test_a_log_rewritten_as_a_whole_is_found_by_a_checkpoint_only(log: Store, tmp_path: Path) -> None:
+    """B7: a chain that was computed anew is a good chain; only the checkpoint remembers the other one."""
     lines = checkpoints(log, tmp_path / "c.jsonl")
     rows, prev = raw_rows(log), GENESIS
     with intruder(log) as connection:

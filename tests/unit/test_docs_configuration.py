@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "conf" / "dicomnode.toml"
 EXAMPLE_TEXT = EXAMPLE.read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 LEAVES = [key for key in config_keys() if len(key) > 1]
-SETTINGS = ("node", "receive", "assemble", "detect", "results", "gates", "drift", "retention", "audit")
+SETTINGS = ("node", "receive", "assemble", "detect", "results", "gates", "drift", "retention", "audit", "deid")
 
 
 def _section(table: str) -> str:
@@ -52,7 +52,7 @@ def test_every_key_is_in_the_guide(key: Key) -> None:
 def test_every_key_is_in_the_example_file_with_a_comment_before_it(key: Key) -> None:
     lines = _example_section(key[0]).splitlines()
     name = key[-2] if key == ("results", "peer", "objects") else key[-1]
-    patterns = (rf"#? ?{name} = ", rf"#? ?\[results\.{name}\.", rf"#.*\b{name} = ")
+    patterns = (rf"#? ?{name} = ", rf"#? ?\[results\.{name}\.", rf"# \[+deid\.{name}\]", rf"#.*\b{name} = ")
     places = [number for number, line in enumerate(lines) if any(re.match(pattern, line) for pattern in patterns)]
     assert places, f"{name} is not in [{key[0]}]"
     first = places[0]
@@ -114,6 +114,7 @@ def test_the_example_file_has_the_tables_of_the_contract_in_order() -> None:
         "[drift]",
         "[retention]",
         "[audit]",
+        "[deid]",
     ]
 
 
@@ -129,7 +130,7 @@ def test_what_the_example_has_in_comments_is_right_too() -> None:
     """Every commented setting, uncommented, is accepted."""
     text = re.sub(r"^# (?=(\[+[\w.]+\]+|[a-z_0-9]+ = .*)$)", "", EXAMPLE_TEXT, flags=re.MULTILINE)
     config, _ = parse_config(text)
-    assert [type(peer).__name__ for peer in config.peer] == ["Peer", "Peer", "StowPeer", "FolderPeer"]
+    assert [type(peer).__name__ for peer in config.peer] == ["Peer", "Peer", "StowPeer", "FolderPeer", "Peer"]
     assert config.results.objects_for("pacs") == ("sr",)
     assert (config.results.profile, config.results.status) == ("sc-sr", ("not analysed",))
     assert config.results.status_for("pacs") == ()

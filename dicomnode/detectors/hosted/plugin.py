@@ -58,7 +58,7 @@ class HostedDetector:
         """Whether every condition of the section's ``accept`` holds; the reason names the first that does not."""
         for keyword, condition in self.settings.accept.items():
             if why_not := unmet(condition, summary.values(keyword)):
-                return refuse(f"{keyword}: {why_not}; {self.name} is configured for other series")
+                return refuse(f"{keyword}: {why_not}; {self.name} is configured for other series", on=keyword)
         return accept(f"{', '.join(self.settings.accept)} as configured for {self.name}")
 
     def load(self, model_folder: Path, accelerator: str) -> LoadedDetector:
