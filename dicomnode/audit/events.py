@@ -14,6 +14,7 @@ class Event(StrEnum):
     MODEL_CHANGED = "model changed"
     QUERY = "query"
     AUDIT_LOG_USED = "audit log used"
+    CONSOLE_VIEWED = "console viewed"
     AUDIT_ARCHIVED = "audit archived"
     BEGIN_TRANSFERRING = "begin transferring"
     INSTANCES_TRANSFERRED = "instances transferred"

@@ -111,6 +111,7 @@ MAPPING: dict[str, Mapped] = {
     Event.DEIDENTIFICATION: _own("copied", "de-identification", "De-identified copy made", action="C"),
     Event.RE_IDENTIFICATION: _own("received", "re-identification", "Identity given back to a result", action="U"),
     Event.QUARANTINE: _own("operation", "quarantine", "Held back in doubt", "4"),
+    Event.CONSOLE_VIEWED: _own("operation", "console-viewed", "State of the node looked at", action="R"),
     Event.VAULT_READ: _own("operation", "vault-read", "Identities read from the vault", action="R"),
     Event.BACKUP: _own("operation", "backup", "Backup written", action="R"),
     Event.RESTORED: _own("operation", "restored", "Backup became the data of the node", action="U"),
@@ -128,6 +129,6 @@ def mapped(kind: str) -> Mapped:
 
 
 def looked_kinds() -> tuple[str, ...]:
-    """The kinds of row that say who looked: by the standard's codes, and who read identities from the vault."""
+    """The kinds of row that say who looked: by the standard's codes, at the console, into the vault of identities."""
     standard = (str(kind) for kind, entry in MAPPING.items() if entry.event.value in LOOKED_CODES)
-    return (*standard, Event.VAULT_READ.value)
+    return (*standard, Event.CONSOLE_VIEWED.value, Event.VAULT_READ.value)

@@ -15,16 +15,13 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from dicomnode.audit.query import AuditFilter, about, body_value, by_peer, utc
+from dicomnode.audit.query import AuditFilter, about, body_value, by_peer, span, utc
 from dicomnode.store.audit_sql import ONE_PER_IMAGE, PEER_INDEXES
 from dicomnode.store.tables import AssociationRow, AuditRow, InstanceRow, SeriesRow, StudyRow
 
 MOST = 5000
 """Rows asked for beyond which looking at every row is no slower."""
 _LONGEST_PAGE = 128
-_MANY = 50_000
-_NEVER = "~"
-"""Behind every time."""
 
 
 def newest_of_peer(session: Session, wanted: AuditFilter) -> list[int] | None:
@@ -68,27 +65,14 @@ class _Within:
 
 def _within(session: Session, wanted: AuditFilter) -> _Within:
     """Bounds where they are cheap to know: where not too many rows are of the times asked for."""
-    if wanted.since is None and wanted.until is None:
-        return _Within()
-    since = utc(wanted.since) if wanted.since is not None else ""
-    until = utc(wanted.until) if wanted.until is not None else _NEVER
-    rows = _span(session, since, until)
-    if rows is None:
-        return _Within()
-    begun_before = datetime.fromisoformat(until).timestamp() if wanted.until is not None else None
-    if begun_before is None:
-        return _Within(rows[0])
-    ended = session.scalar(select(func.max(AssociationRow.ended_at)).where(AssociationRow.opened_at < begun_before))
-    late = datetime.fromtimestamp(max(ended or 0.0, begun_before) + 1.0, UTC).isoformat(timespec="microseconds")
-    ends = _span(session, since, late)
+    rows = span(session, wanted.since, wanted.until)
+    if rows is None or wanted.until is None:
+        return _Within(rows[0] if rows else 0)
+    until = datetime.fromisoformat(utc(wanted.until)).timestamp()
+    ended = session.scalar(select(func.max(AssociationRow.ended_at)).where(AssociationRow.opened_at < until))
+    late = datetime.fromtimestamp(max(ended or 0.0, until) + 1.0, UTC)
+    ends = span(session, wanted.since, late.isoformat())
     return _Within(rows[0], rows[1], ends[1] + 1 if ends else None)
-
-
-def _span(session: Session, since: str, until: str) -> tuple[int, int] | None:
-    """The first and the last ``seq`` of a time, whatever order the clock gave its rows; None when they are many."""
-    rows = select(AuditRow.seq).where(AuditRow.ts >= since, AuditRow.ts < until).limit(_MANY + 1).subquery()
-    first, last, count = session.execute(select(func.min(rows.c.seq), func.max(rows.c.seq), func.count())).one()
-    return None if count > _MANY else (first or 0, last or 0)
 
 
 class _End(NamedTuple):

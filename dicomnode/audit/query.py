@@ -21,6 +21,9 @@ _AFTER = "~"
 """Behind the characters that follow a value in canonical JSON: a comma or a closing brace."""
 _DIGEST = re.compile(r"[0-9a-fA-F]{8,64}")
 _DIGEST_LENGTH = 64
+_MANY = 50_000
+_NEVER = "~"
+"""Behind every time."""
 
 
 _LEADS = ("seq", "seqs", "study", "patient", "model", "user", "outcome", "peer", "event")
@@ -73,9 +76,12 @@ class AuditFilter:
             return "tables"
         return next((name for name in _LEADS if getattr(self, name) is not None), "time")
 
-    def statement(self) -> Select[Any]:
-        """The rows in order, as they lie there (bytes for text). Raises Permanent for a time that is not ISO 8601."""
-        found = [self._newest(source) for source in self._sources()]
+    def statement(self, within: tuple[int, int] | None = None) -> Select[Any]:
+        """The rows in order, as they lie there (bytes for text). ``within``: the first and last ``seq`` that can fit.
+
+        Raises Permanent for a time that is not ISO 8601.
+        """
+        found = [self._newest(source) for source in self._sources(within)]
         if len(found) == 1:
             return _RAW.where(AuditRow.seq.in_(found[0])).order_by(AuditRow.seq)
         together = select(AuditRow.seq).where(or_(*(AuditRow.seq.in_(one) for one in found)))
@@ -100,14 +106,14 @@ class AuditFilter:
         found: list[ColumnElement[bool]] = [
             make() for name, make in wanted.items() if getattr(self, name) is not None and name != leading
         ]
-        ts: Any = AuditRow.ts if leading in {"event", "time"} else AuditRow.ts.concat("")
+        ts: Any = AuditRow.ts if leading == "time" else AuditRow.ts.concat("")
         if self.since is not None:
             found.append(ts >= utc(self.since))
         if self.until is not None:
             found.append(ts < utc(self.until))
         return found
 
-    def _sources(self) -> list[Select[Any]]:
+    def _sources(self, within: tuple[int, int] | None) -> list[Select[Any]]:
         """Statements of ``seq`` that together find every row."""
         if self.scan:
             return [select(AuditRow.seq).where(*self.conditions())]
@@ -122,7 +128,7 @@ class AuditFilter:
             "model": lambda: [_by_model(self.model or "")],
             "user": lambda: [_by_value("user", self.user or "")],
             "outcome": lambda: [_by_value("outcome", self.outcome or "")],
-            "event": lambda: [(AuditRow.kind == kind,) for kind in self.kinds],
+            "event": lambda: [(AuditRow.kind == kind, *_between(within)) for kind in self.kinds],
         }
         ways = led[self.lead]() if self.lead in led else [()]
         return [select(AuditRow.seq).where(*way, *self.conditions(self.lead)) for way in ways]
@@ -146,10 +152,10 @@ class AuditFilter:
         return None
 
     def _newest(self, source: Select[Any]) -> Select[Any]:
-        """The newest of ``source``: by number; by time where an index of times leads, for it has them in that order."""
+        """The newest of ``source``: by number; by time where the index of times leads, which has them in that order."""
         if self.limit is None:
             return source
-        timed = self.lead == "event" or (self.lead == "time" and (self.since or self.until))
+        timed = self.lead == "time" and (self.since is not None or self.until is not None)
         order = (AuditRow.ts.desc(), AuditRow.seq.desc()) if timed else (AuditRow.seq.desc(),)
         return source.order_by(*order).limit(self.limit)
 
@@ -189,6 +195,8 @@ def find_raw(session: Session, wanted: AuditFilter) -> Iterator[dict[str, Any]]:
 def _plan(session: Session, wanted: AuditFilter) -> Select[Any]:
     """What the tables do not know (a removed image, a foreign number) is looked for in every row: none is missed."""
     everywhere = replace(wanted, scan=True).statement()
+    if wanted.lead == "event" and not wanted.scan:
+        return wanted.statement(span(session, wanted.since, wanted.until))
     if wanted.scan or wanted.lead not in {"tables", "peer"}:
         return wanted.statement()
     if wanted.lead == "tables":
@@ -199,6 +207,23 @@ def _plan(session: Session, wanted: AuditFilter) -> Select[Any]:
 
     found = newest_of_peer(session, wanted)
     return everywhere if found is None else _RAW.where(AuditRow.seq.in_(found)).order_by(AuditRow.seq)
+
+
+def span(session: Session, since: str | None, until: str | None) -> tuple[int, int] | None:
+    """The first and the last ``seq`` of a time, whatever order the clock gave its rows.
+
+    None when no time is given, or when too many rows are of it to look at each one's time.
+    """
+    if since is None and until is None:
+        return None
+    first, last = utc(since) if since is not None else "", utc(until) if until is not None else _NEVER
+    rows = select(AuditRow.seq).where(AuditRow.ts >= first, AuditRow.ts < last).limit(_MANY + 1).subquery()
+    low, high, count = session.execute(select(func.min(rows.c.seq), func.max(rows.c.seq), func.count())).one()
+    return None if count > _MANY else (low or 0, high or 0)
+
+
+def _between(within: tuple[int, int] | None) -> tuple[ColumnElement[bool], ...]:
+    return () if within is None else (AuditRow.seq >= within[0], AuditRow.seq <= within[1])
 
 
 def by_peer(names: Collection[str], index: str) -> Select[Any]:

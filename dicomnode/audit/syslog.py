@@ -6,14 +6,19 @@ order after us: it has read everything that stood before. Anything else is sent 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 
 from dicomnode.errors import Transient
+
+_T = TypeVar("_T")
 
 FACILITY = 10
 """Security and authorization messages (RFC 5424 6.2.1; PS3.15 A.6)."""
@@ -25,7 +30,7 @@ DICOM_MESSAGE = "DICOM+RFC3881"
 _APP_NAME = "dicomnode"
 _BOM = b"\xef\xbb\xbf"
 _NAME_LENGTHS = {"hostname": 255, "msgid": 32}
-_READ_BYTES = 4096
+_READ_BYTES = 16384
 _CLOSE_WAIT = 8
 """TCP state (linux/tcp_states.h)."""
 
@@ -73,11 +78,10 @@ class SyslogSender:
         origin = self.hostname or socket.gethostname()
         try:
             with socket.create_connection((self.host, self.port), timeout=self.timeout_s) as plain:
-                if self.tls is None:
-                    _deliver(plain, messages, origin)
-                else:
-                    with self.tls.wrap_socket(plain, server_hostname=self.host) as secured:
-                        _deliver(secured, messages, origin)
+                channel = _Plain(plain) if self.tls is None else _Tls(plain, self.tls, self.host)
+                for message in messages:
+                    channel.send(framed(message.encode(origin)))
+                channel.close()
         except ssl.SSLCertVerificationError as error:
             raise Transient(f"syslog server: its certificate is not accepted: {error.verify_message}") from error
         except ssl.SSLError as error:
@@ -86,29 +90,78 @@ class SyslogSender:
             raise Transient(f"syslog server: {error.strerror or error or type(error).__name__}") from error
 
 
-def _deliver(connection: socket.socket, messages: Sequence[SyslogMessage], origin: str) -> None:
-    for message in messages:
-        connection.sendall(framed(message.encode(origin)))
-    if isinstance(connection, ssl.SSLSocket):
-        _close_in_order(connection)
-    else:
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(_READ_BYTES):
+class _Plain:
+    """Without encryption, for tests."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def send(self, content: bytes) -> None:
+        """Send all of it."""
+        self._connection.sendall(content)
+
+    def close(self) -> None:
+        """End our side and wait for the other."""
+        self._connection.shutdown(socket.SHUT_WR)
+        while self._connection.recv(_READ_BYTES):
             pass
 
 
-def _close_in_order(connection: ssl.SSLSocket) -> None:
-    """Say close_notify and wait for the server's (RFC 5425 4.4).
+class _Tls:
+    """TLS whose end is looked at closely. Every method may raise OSError, of which ssl.SSLError is one.
 
-    Some servers end the connection instead when they have read ours: that counts, unless it was ended before. One that
-    died, or closed with something unread, resets the connection. Raises OSError.
+    ``SSLSocket.unwrap`` takes a fatal alert for a goodbye: with TLS 1.3 a server that refuses our certificate says so
+    after the handshake, and what was sent would count as received. So the records are moved here, and the answer to our
+    close_notify is read as data would be, which tells one from the other.
     """
-    if _ended(connection):
-        raise ConnectionResetError("the server had ended the connection before all was sent")
-    try:
-        connection.unwrap()
-    except ssl.SSLEOFError:
-        return
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._until_done(self._tls.do_handshake)
+
+    def send(self, content: bytes) -> None:
+        """Send all of it."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._until_done(partial(self._tls.write, rest)) :]
+
+    def close(self) -> None:
+        """Say close_notify and read the server's (RFC 5425 4.4).
+
+        Some servers end the connection instead when they have read ours: that counts, unless it was ended before. One
+        that died, or closed with something unread, resets the connection.
+        """
+        if _ended(self._connection):
+            raise ConnectionResetError("the server had ended the connection before all was sent")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._flush()
+        with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            while self._until_done(lambda: self._tls.read(_READ_BYTES)):
+                pass
+
+    def _until_done(self, step: Callable[[], _T]) -> _T:
+        while True:
+            try:
+                done = step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._fill()
+            else:
+                self._flush()
+                return done
+
+    def _flush(self) -> None:
+        self._connection.sendall(self._outgoing.read())
+
+    def _fill(self) -> None:
+        content = self._connection.recv(_READ_BYTES)
+        if content:
+            self._incoming.write(content)
+        else:
+            self._incoming.write_eof()
 
 
 def _ended(connection: socket.socket) -> bool:

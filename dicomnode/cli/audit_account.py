@@ -1,4 +1,4 @@
-"""``dicomnode audit patient``, ``model`` and ``looked``."""
+"""``dicomnode audit patient``, ``model``, ``looked`` and ``report``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import click
 from dicomnode.audit import AuditFilter, find
 from dicomnode.audit.account import RECALL_COLUMNS, Line, PatientAccount, patient_account, recall, timeline
 from dicomnode.audit.mapping import looked_kinds
-from dicomnode.cli.audit_options import about, answer, form_option, period_options, used
+from dicomnode.audit.summary import lines, plain, summarised
+from dicomnode.cli.audit_options import about, answer, asked, filter_options, form_option, period_options, used
 from dicomnode.cli.options import config_option
 
 PATIENT_COLUMNS = ("seq", "time (UTC)", "to", "times", "event", "StudyInstanceUID", "about")
+REPORT_COLUMNS = ("part", "what", "number")
 LOOKED_COLUMNS = ("seq", "time (UTC)", "user", "event", "command", "asked for", "result")
 
 
@@ -106,4 +108,16 @@ def _looked(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["seq"], row["ts"][:23], who, row["kind"], body.get("command", ""), wanted, result
 
 
-ACCOUNT_COMMANDS = (patient, model, looked)
+@click.command()
+@config_option
+@filter_options
+@form_option
+def report(config_path: Path | None, form: str, **filters: Any) -> None:
+    """An account of all rows, or of those that fit: what came, which model said what, what was amiss, who looked."""
+    config, store = used(config_path, "report", filters)
+    with store.read() as session:
+        found = summarised(find(session, asked(config, **filters)))
+    answer(form, REPORT_COLUMNS, lines(found), plain(found))
+
+
+ACCOUNT_COMMANDS = (patient, model, looked, report)

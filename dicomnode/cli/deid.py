@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +106,34 @@ def run(
     plan = blueprint(config_path)
     task = _task(plan, profile, options, key_file)
     batch = Run(source, target, task, jobs or plan.config.deid.jobs or os.cpu_count() or 1, resume, _limits(plan))
-    with _audit(plan) as record:
+    with _faces(batch) as batch, _audit(plan) as record:
         report = _worked(plan, batch, record, quiet=as_json)
     if as_json:
         print_json(report)
     else:
         _print(report, batch.side)
     return 1 if report["failed"] else 0
+
+
+@contextmanager
+def _faces(batch: Run) -> Iterator[Run]:
+    """With the masks of all faces, found before the first slice is written: all slices of a series, or none.
+
+    They are gone at the end: a mask has the shape of the face.
+    """
+    if "clean_recognizable_visual_features" not in batch.task.profile.options:
+        yield batch
+        return
+    from dicomnode.deid.defacing_series import find_faces
+
+    folder = (batch.side / "faces").resolve()
+    files = (Path(root, name) for root, _, names in os.walk(batch.source) for name in names)
+    try:
+        for said, count in sorted(find_faces(files, folder, batch.jobs, batch.limits).items()):
+            click.echo(f"head series: {count}: {said}", err=True)
+        yield replace(batch, task=replace(batch.task, faces=folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _task(plan: Blueprint, profile: str | None, options: Iterable[str], key_file: Path | None) -> Task:

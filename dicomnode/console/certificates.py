@@ -33,6 +33,8 @@ def certificate_troubles(found: Iterable[dict[str, Any]]) -> list[str]:
 def _files(config: Config) -> Iterable[tuple[str, Path]]:
     if config.receive.tls is not None:
         yield "receive.tls", config.receive.tls.cert
+    if config.audit.syslog is not None and config.audit.syslog.tls.cert is not None:
+        yield "audit.syslog", config.audit.syslog.tls.cert
     for peer in config.peer:
         if isinstance(peer, (Peer, StowPeer)) and peer.tls and peer.tls.cert is not None:
             yield f"peer {peer.name}", peer.tls.cert

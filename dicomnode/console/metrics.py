@@ -22,6 +22,7 @@ METRICS = {
     "dicomnode_drift_watched": "Strata (sender, scanner, protocol, model) whose scores are compared with their first.",
     "dicomnode_drift_alarms": "Measures that have drifted, by sender, detector and stratum.",
     "dicomnode_certificate_days_left": "Days until a certificate of the node ends, negative when it has ended.",
+    "dicomnode_audit_copy_behind": "Audit rows that the audit record repository has not got yet.",
     "dicomnode_disk_free_bytes": "Free space on the file system of the spool, in bytes.",
     "dicomnode_process_alive": "1 for each process of the node that is alive.",
 }
@@ -58,6 +59,9 @@ def prometheus(status: dict[str, Any]) -> str:
         "dicomnode_drift_alarms": list(_drifted(status["drift"]["alarms"])),
         "dicomnode_certificate_days_left": [
             ({"setting": one["setting"]}, one["days_left"]) for one in status["certificates"] if "days_left" in one
+        ],
+        "dicomnode_audit_copy_behind": [
+            ({"place": copy["place"]}, copy["behind"]) for copy in (status["audit_copy"],) if copy
         ],
         "dicomnode_disk_free_bytes": [({}, status["disk"]["free_bytes"])],
         "dicomnode_process_alive": [

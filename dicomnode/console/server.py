@@ -18,6 +18,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dicomnode.config import Config
+from dicomnode.console.looks import Looks
 from dicomnode.console.metrics import prometheus
 from dicomnode.console.page import overview
 from dicomnode.console.status import read_status
@@ -35,7 +36,11 @@ _HEADERS = {
 
 
 def application(config: Config, store: Store, spool: Spool, clock: Callable[[], float] = time.time) -> Starlette:
-    """The pages: ``/``, ``/status`` (JSON), ``/metrics``, ``/healthz``. 503 while the database does not answer."""
+    """The pages: ``/``, ``/status`` (JSON), ``/metrics``, ``/healthz``. 503 while the database does not answer.
+
+    The first two show UIDs: who looks at them is recorded.
+    """
+    looks = Looks(store, clock)
 
     async def answer(render: Callable[[dict[str, Any]], Response]) -> Response:
         try:
@@ -46,10 +51,16 @@ def application(config: Config, store: Store, spool: Spool, clock: Callable[[], 
         response.headers.update(_HEADERS)
         return response
 
-    async def page(_: Request) -> Response:
+    async def seen(request: Request) -> None:
+        address = request.client.host if request.client else "unknown"
+        await run_in_threadpool(looks.record, address, request.url.path)
+
+    async def page(request: Request) -> Response:
+        await seen(request)
         return await answer(lambda status: HTMLResponse(overview(status)))
 
-    async def status(_: Request) -> Response:
+    async def status(request: Request) -> Response:
+        await seen(request)
         return await answer(JSONResponse)
 
     async def metrics(_: Request) -> Response:

@@ -8,6 +8,7 @@ from sqlalchemy import String, and_, case, cast, exists, func, select, text
 from sqlalchemy.orm import Session
 
 import dicomnode
+from dicomnode.audit.ship import behind
 from dicomnode.config import Config
 from dicomnode.console.certificates import certificate_troubles, certificates
 from dicomnode.console.recent import read_recent
@@ -59,6 +60,7 @@ def read_status(config: Config, store: Store, spool: Spool, now: float) -> dict[
             "commitments": _commitments(session, delivered),
             "drift": _drift(session),
             "certificates": certificates(config),
+            "audit_copy": _audit_copy(config, session, now),
             "recent": read_recent(session, RECENT),
         }
 
@@ -79,7 +81,19 @@ def troubles(status: dict[str, Any]) -> list[str]:
         found.append(f"{letters} dead letter{'s' * (letters > 1)}, see below")
     if drifted := status["drift"]["alarms"]:
         found.append(f"scores have drifted at {len(drifted)} place{'s' * (len(drifted) > 1)}, see below")
+    copy = status["audit_copy"]
+    if copy and copy["failing_s"] is not None:
+        found.append(f"audit copy at {copy['place']}: {copy['behind']} rows behind, {copy['error']}")
     return found + certificate_troubles(status["certificates"])
+
+
+def _audit_copy(config: Config, session: Session, now: float) -> dict[str, Any] | None:
+    """How far the copy of the audit log at its repository is behind; None when none is configured."""
+    if config.audit.syslog is None:
+        return None
+    state = behind(session, config.audit.syslog.place)
+    failing = None if state.failed_since is None else now - state.failed_since
+    return {"place": state.place, "behind": state.rows, "failing_s": failing, "error": state.error}
 
 
 def _processes(session: Session, now: float) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ _BATCH = 100
 
 
 class Recorder(Protocol):
-    """Takes audit rows; they are committed when it returns."""
+    """Takes audit rows from any thread; they are committed when it returns."""
 
     def __call__(self, rows: Iterable[tuple[Event, Mapping[str, Any]]]) -> None: ...
 
@@ -69,14 +69,14 @@ class Totals:
 
 
 class Account:
-    """Counts, writes audit rows before the journal, and at the end the report."""
+    """Counts, writes audit rows, and at the end the report."""
 
     def __init__(self, facts: Facts, record: Recorder, side: Path) -> None:
         self._facts, self._record, self._side = facts, record, side
         self.totals = Totals()
         self.held: list[Entry] = []
         self._studies: set[tuple[str, ...]] = set()
-        self._waiting: list[tuple[Entry, Event, dict[str, Any]]] = []
+        self._waiting: list[Entry] = []
         self._paths: list[dict[str, str]] = []
         self._begun = datetime.now(UTC)
 
@@ -89,27 +89,28 @@ class Account:
         self.totals.resumed += 1
         self._count(entry)
 
-    def add(self, entry: Entry, outcome: FileOutcome | None, path: str, journal: Journal) -> None:
+    def release(self, outcome: FileOutcome) -> None:
+        """The audit row of one object, committed before its file has a name. Called by any thread."""
+        self._record([(Event.DEIDENTIFICATION, self._done_row(outcome))])
+
+    def add(self, entry: Entry, path: str, journal: Journal) -> None:
         """A file that this run has dealt with. ``path``: below the source; it goes into the private list only."""
         self._count(entry)
-        if outcome is not None:
-            self._waiting.append((entry, Event.DEIDENTIFICATION, self._done_row(outcome)))
-        else:
+        self._waiting.append(entry)
+        if entry.state is not State.DONE:
             self._paths.append({"file": entry.file, "path": path, "why": entry.reason or entry.state})
-            row = {"file": entry.file, "reason": entry.reason or "failed", "detail": entry.detail}
-            self._waiting.append((entry, Event.QUARANTINE, {"run": self._facts.run, **row}))
         if len(self._waiting) >= _BATCH:
             self.flush(journal)
 
     def flush(self, journal: Journal) -> None:
-        """Commit the audit rows, then the journal: a file that counts as done has its row."""
-        if not self._waiting:
-            return
+        """Write down what is dealt with: audit rows of what was held back, the private list, the journal."""
         waiting, self._waiting = self._waiting, []
-        self._record([(event, row) for _, event, row in waiting])
+        rows = [(Event.QUARANTINE, self._held_row(entry)) for entry in waiting if entry.state is not State.DONE]
+        if rows:
+            self._record(rows)
         _append_private(self._side / "quarantine.jsonl", self._paths)
         self._paths = []
-        journal.add(entry for entry, _, _ in waiting)
+        journal.add(waiting)
 
     def end(self) -> dict[str, Any]:
         """The audit row of the end and ``report.json``. Returns the report."""
@@ -166,6 +167,10 @@ class Account:
             totals.held += 1
         else:
             totals.failed += 1
+
+    def _held_row(self, entry: Entry) -> dict[str, Any]:
+        reason = entry.reason or str(entry.state)
+        return {"run": self._facts.run, "file": entry.file, "reason": reason, "detail": entry.detail}
 
     def _done_row(self, outcome: FileOutcome) -> dict[str, Any]:
         applied = outcome.applied

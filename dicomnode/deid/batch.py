@@ -82,7 +82,7 @@ class Batch:
             self._work(journal)
 
     def _work(self, journal: Journal) -> None:
-        pending: dict[Future[tuple[Entry, FileOutcome | None]], str] = {}
+        pending: dict[Future[Entry], str] = {}
         with (
             SandboxedFiles(self._run.task, self._run.limits, self._run.jobs) as files,
             ThreadPoolExecutor(self._run.jobs, "deid") as workers,
@@ -105,16 +105,14 @@ class Batch:
             finally:
                 workers.shutdown(wait=True, cancel_futures=True)
 
-    def _collect(self, pending: dict[Future[tuple[Entry, FileOutcome | None]], str], journal: Journal) -> None:
+    def _collect(self, pending: dict[Future[Entry], str], journal: Journal) -> None:
         """Wait for a file, and account for all that are finished."""
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            entry, outcome = future.result()
-            self._account.add(entry, outcome, pending.pop(future), journal)
+            entry = future.result()
+            self._account.add(entry, pending.pop(future), journal)
             self._told(entry)
 
-    def _one(
-        self, files: SandboxedFiles, path: Path, name: str, found: os.stat_result
-    ) -> tuple[Entry, FileOutcome | None]:
+    def _one(self, files: SandboxedFiles, path: Path, name: str, found: os.stat_result) -> Entry:
         where: list[str] = []
 
         def target(applied: Applied) -> Path:
@@ -123,18 +121,26 @@ class Batch:
 
         size, changed = found.st_size, found.st_mtime_ns
         try:
-            record = recorder(self._vault, path, self._pseudonyms, self._run.task.profile)
-            outcome = files.deidentify(path, target, self._run.temporary, record)
+            outcome = files.deidentify(path, target, self._run.temporary, self._recording(path))
         except Quarantined as refusal:
-            return Entry(name, size, changed, State.HELD, reason=refusal.reason, detail=refusal.detail), None
+            return Entry(name, size, changed, State.HELD, reason=refusal.reason, detail=refusal.detail)
         except Transient as error:
-            return Entry(name, size, changed, State.FAILED, detail=str(error)), None
-        entry = Entry(
+            return Entry(name, size, changed, State.FAILED, detail=str(error))
+        return Entry(
             name, size, changed, State.DONE, out=where[0], out_size=outcome.size, sha256=outcome.after,
             actions=dict(outcome.applied.actions), notes=dict(outcome.applied.notes),
             warnings=outcome.applied.warnings,
         )  # fmt: skip
-        return entry, outcome
+
+    def _recording(self, path: Path) -> Callable[[FileOutcome], None]:
+        """What is durable before a file gets its name: its way back, where there is a vault, and its audit row."""
+        way_back = recorder(self._vault, path, self._pseudonyms, self._run.task.profile)
+
+        def record(outcome: FileOutcome) -> None:
+            way_back(outcome)
+            self._account.release(outcome)
+
+        return record
 
     def _claim(self, applied: Applied, name: str) -> str:
         """The name of the new file; an object that another file of the run was already is held back."""

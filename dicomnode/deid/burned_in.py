@@ -25,6 +25,9 @@ _SCREEN_TERMS = re.compile("SCREEN|DOSE[ _]?INFO|PROTOCOL|REPORT")
 """Within the values of Image Type: pictures of screens, and the pages that scanners send along with a series."""
 ENCAPSULATED = frozenset({_ROOT + suffix for suffix in ("104.1", "104.2", "104.3", "104.4", "104.5")})
 
+VOICE = frozenset({_ROOT + "9.4.1", _ROOT + "9.4.2"})
+"""Recordings of speech: who speaks can be recognised, and what is said may be a name."""
+
 
 def risk(dataset: Dataset) -> str | None:
     """Why the pixels of ``dataset`` may show who the patient is; None when nothing speaks for it. Holds no values."""
@@ -34,6 +37,8 @@ def risk(dataset: Dataset) -> str | None:
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class in ENCAPSULATED:
         return "it is an encapsulated document"
+    if sop_class in VOICE:
+        return "it is a recording of speech"
     if "PixelData" not in dataset and not dataset.get("Rows"):
         return None
     if annotation == "NO":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEAST = 3
+_SHORT = 6
 _PIECE = 16 << 20
 
 
@@ -25,7 +26,7 @@ class Hit:
 
 
 class ByteSearch:
-    """Looks for ``values``; shorter ones than ``least`` bytes (three at the least) are left out. Threads may share it."""
+    """Looks for ``values``; those shorter than ``least`` bytes (three or more) are left out. Threads may share it."""
 
     def __init__(self, values: Iterable[bytes], least: int = LEAST) -> None:
         self._by_head: dict[bytes, list[bytes]] = {}
@@ -61,12 +62,14 @@ class ByteSearch:
         return np.sort(np.concatenate(found))
 
     def _whole(self, piece: bytes, offset: int, start: int, before: bytes) -> Iterator[Hit]:
-        left = piece[offset - 1 : offset] if offset else before
         for value in self._by_head.get(piece[offset : offset + LEAST], ()):
             end = offset + len(value)
-            if piece[offset:end] != value or not (_alone(left, value[:1]) and _alone(piece[end : end + 1], value[-1:])):
+            if piece[offset:end] != value:
                 continue
-            if not _longer_uid(value, piece[end : end + 2]):
+            wide = 0 in value
+            left = piece[max(0, offset - 1 - wide) : offset] or before
+            neighbours = left.strip(b"\0")[-1:], piece[end : end + 1 + wide].strip(b"\0")[:1]
+            if all(_alone(one, value) for one in neighbours) and not _longer_uid(value, piece[end : end + 2]):
                 yield Hit(start + offset, value)
 
 
@@ -75,9 +78,13 @@ def _pairs(pair: bytes) -> int | list[int]:
     return pair[0] | pair[1] << 8 if len(pair) == 2 else [pair[0] | other << 8 for other in range(256)]
 
 
-def _alone(neighbour: bytes, edge: bytes) -> bool:
-    """A letter beside a letter, or a digit beside a digit, makes a longer word or number."""
-    return not ((neighbour.isalpha() and edge.isalpha()) or (neighbour.isdigit() and edge.isdigit()))
+def _alone(neighbour: bytes, value: bytes) -> bool:
+    """A letter beside letters, or a digit beside digits, makes a longer word or number; of short values either does."""
+    if len(value) < _SHORT:
+        return not neighbour.isalnum()
+    shown = value.replace(b"\0", b"")
+    edges = shown[:1] + shown[-1:]
+    return not ((neighbour.isalpha() and edges.isalpha()) or (neighbour.isdigit() and edges.isdigit()))
 
 
 def _longer_uid(value: bytes, after: bytes) -> bool:

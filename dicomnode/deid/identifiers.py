@@ -30,6 +30,7 @@ _LOOKED_FOR = _TEXT | {"PN", "DA", "DT", "UI"}
 _STANDARD = "1.2.840.10008"
 _DATE = re.compile(r"(\d{4})[.\-]?(\d{2})[.\-]?(\d{2})")
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_WIDE_SIGNS = 6
 _CODECS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
 _OTHER_CODECS = (
     "gb18030", "euc_kr", "euc_jp", "shift_jis", "iso2022_jp", "iso2022_jp_2", "iso2022_kr", "iso8859_2", "iso8859_3",
@@ -72,7 +73,8 @@ def identifiers_of(dataset: Dataset) -> Found:
     for element in elements_of(dataset):
         tag = int(element.tag)
         if element.VR == "CS" or tag in _VOCABULARY:
-            found.vocabulary |= {word.lower() for text in _texts(element) for word in _WORD.findall(text)}
+            said = {text.lower() for text in _texts(element)}
+            found.vocabulary |= said | {word for text in said for word in _WORD.findall(text)}
         if kept(tag, str(element.VR), frozenset(), table):
             found.plain |= {text.lower() for text in _texts(element)} if element.VR in _PLAIN else set()
             continue
@@ -184,6 +186,8 @@ def spellings(text: str) -> Iterator[bytes]:
     """
     codecs = _CODECS if text.isascii() else (*_CODECS, *_OTHER_CODECS)
     for codec in codecs:
+        if codec.startswith("utf-16") and len(text) < _WIDE_SIGNS:
+            continue
         try:
             yield _ESCAPE.sub(b"", text.encode(codec))
         except UnicodeEncodeError:

@@ -14,7 +14,8 @@ from dicomnode.errors import ConfigError
 
 _Text = Annotated[str, Field(min_length=1, max_length=64)]
 _Size = Annotated[int, Field(ge=1, le=65535)]
-_Region = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], _Size, _Size]
+_Place = Annotated[int, Field(ge=0)]
+_Region = Annotated[tuple[_Place, _Place, _Size, _Size], Field(strict=False)]
 _Fill = Literal["black"] | Annotated[int, Field(ge=0, le=65535)]
 
 

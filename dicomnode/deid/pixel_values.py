@@ -57,8 +57,14 @@ def _coloured(frame: Stored, dataset: FileDataset) -> Stored:
     return np.asarray(apply_color_lut(frame, dataset))
 
 
-def overwrite(dataset: FileDataset, boxes: Sequence[Box], fill: int | str = "black", *, outside: bool = False) -> None:
-    """Overwrite ``boxes`` on all frames, or with ``outside`` everything but them.
+def overwrite(
+    dataset: FileDataset,
+    boxes: Sequence[Box] | npt.NDArray[np.bool_],
+    fill: int | str = "black",
+    *,
+    outside: bool = False,
+) -> None:
+    """Overwrite ``boxes``, or the true pixels of a mask, on all frames; with ``outside`` everything but the boxes.
 
     Compressed pixels are decompressed to Explicit VR Little Endian; the attributes on lossy compression stay as they
     are, for what was lost stays lost (PS3.3 C.7.6.1.1.5). Raises Permanent when they cannot be decoded.
@@ -69,7 +75,9 @@ def overwrite(dataset: FileDataset, boxes: Sequence[Box], fill: int | str = "bla
         if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian or dataset.BitsAllocated not in (8, 16, 32):
             raise Permanent("pixels of this encoding cannot be masked")
         values = _frames(dataset)
-        hidden = _hidden(values.shape[1:3], boxes, outside=outside)
+        if isinstance(boxes, np.ndarray) and boxes.shape != values.shape[1:3]:
+            raise Permanent("the mask has another size than the frames")
+        hidden = boxes if isinstance(boxes, np.ndarray) else _hidden(values.shape[1:3], boxes, outside=outside)
         values[:, hidden] = _black(values, dataset) if fill == "black" else fill
         _put(dataset, values)
     except UNDECODABLE as error:

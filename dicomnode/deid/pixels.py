@@ -6,16 +6,18 @@ writing is no proof that there is none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from pydicom.dataset import FileDataset
 
 from dicomnode.deid.burned_in import ENCAPSULATED, risk
+from dicomnode.deid.defacing_series import Faces
 from dicomnode.deid.head import looks_like_a_head
 from dicomnode.deid.masks import MaskRule, PixelSettings
 from dicomnode.deid.ocr import Tesseract
-from dicomnode.deid.pixel_decision import CLEAN_PIXEL_DATA, PixelDecision
-from dicomnode.deid.pixel_values import Box, drop_embedded_overlays, overwrite, pictures
+from dicomnode.deid.pixel_decision import CLEAN_PIXEL_DATA, CLEAN_RECOGNIZABLE_VISUAL_FEATURES, PixelDecision
+from dicomnode.deid.pixel_values import UNDECODABLE, Box, drop_embedded_overlays, overwrite, pictures
 from dicomnode.deid.text_regions import text_regions
 from dicomnode.dicom.sop_classes import is_image
 from dicomnode.errors import Permanent
@@ -32,8 +34,10 @@ MASKED_BY_LOOK = "writing was found and overwritten without a rule for the devic
 class PixelCleaner:
     """Decides on pixels by ``settings``; see ``PixelPolicy``."""
 
-    def __init__(self, settings: PixelSettings | None = None) -> None:
+    def __init__(self, settings: PixelSettings | None = None, faces: Faces | None = None) -> None:
+        """``faces``: masks of the head series of a run, for Clean Recognizable Visual Features."""
         self.settings = PixelSettings() if settings is None else settings
+        self._faces = faces
         self._ocr = None if self.settings.ocr == "none" else Tesseract.installed()
 
     def examine(self, dataset: FileDataset) -> PixelDecision:
@@ -41,19 +45,31 @@ class PixelCleaner:
 
         Raises Permanent when pixels that must be overwritten cannot be decoded.
         """
-        warnings = (FACE_LEFT,) if looks_like_a_head(dataset) else ()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pydicom, on pixels that are not as the header says
+            try:
+                return self._examined(dataset)
+            except UNDECODABLE as error:  # pydicom decodes an element when it is asked for
+                raise Permanent(f"the header of the pixels cannot be read: {type(error).__name__}") from None
+
+    def _examined(self, dataset: FileDataset) -> PixelDecision:
+        notes = (FACE_LEFT,) if looks_like_a_head(dataset) else ()
         danger = risk(dataset)
         if "PixelData" not in dataset or str(dataset.get("SOPClassUID")) in ENCAPSULATED:
-            return PixelDecision(hold=danger, warnings=warnings)
+            return PixelDecision(hold=danger, warnings=notes)
         masked = self._mask_by_rule(dataset)
         if danger is not None and not masked:
-            return PixelDecision(hold=self._why(dataset, danger), warnings=warnings)
+            return PixelDecision(hold=self._why(dataset, danger), warnings=notes)
         if masked:
             dataset.BurnedInAnnotation = "NO"
         codes = (CLEAN_PIXEL_DATA,) if masked else ()
+        face = self._faces.of(str(dataset.get("SOPInstanceUID"))) if self._faces and notes else None
+        if face is not None:
+            overwrite(dataset, face.hidden, face.fill)
+            codes, notes, masked = (*codes, CLEAN_RECOGNIZABLE_VISUAL_FEATURES), (), masked + 1
         masked += int(drop_embedded_overlays(dataset))
         hold, found, said = self._look(dataset)
-        return PixelDecision(hold, codes, (*warnings, *said), masked + found)
+        return PixelDecision(hold, codes, (*notes, *said), masked + found)
 
     def _mask_by_rule(self, dataset: FileDataset) -> int:
         """Apply all rules for the device and geometry; how many regions they name."""

@@ -61,11 +61,15 @@ class _SaidFile(_Said):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How files are de-identified: everything that a child needs. The key stays in its file until a child reads it."""
+    """How files are de-identified: everything that a child needs. The key stays in its file until a child reads it.
+
+    ``faces``: folder of what ``find_faces`` kept of these files, or None.
+    """
 
     profile: Profile
     key_file: Path
     prefix: str = "ANON-"
+    faces: Path | None = None
 
     def said(self) -> dict[str, Any]:
         """As JSON for the child."""
@@ -73,6 +77,7 @@ class Task:
         return {
             "key_file": str(self.key_file),
             "prefix": self.prefix,
+            "faces": str(self.faces) if self.faces else "",
             "name": profile.name,
             "version": profile.version,
             "options": sorted(profile.options),
@@ -126,9 +131,10 @@ class SandboxedFiles:
                 outcome = FileOutcome(done, before, after, length)
                 if _state(source) != found:
                     raise Quarantined(Reason.CHANGED)
+                path = target(done)
                 if before_release is not None:
                     before_release(outcome)
-                place(unfinished, target(done))
+                place(unfinished, path)
             return outcome
         except OSError as error:
             raise Transient(f"de-identification: disk error {error.errno}") from error
@@ -197,7 +203,7 @@ def _deidentifier(task: tuple[tuple[str, Any], ...]) -> Deidentifier:
         frozenset(said["safe_private"]), frozenset(said["words"]), PixelSettings.model_validate_json(said["pixels"]),
     )  # fmt: skip
     pseudonyms = Pseudonyms(ProjectKey.load(Path(said["key_file"])), said["prefix"])
-    return Deidentifier(profile, pseudonyms, policy_for(profile))
+    return Deidentifier(profile, pseudonyms, policy_for(profile, Path(said["faces"]) if said["faces"] else None))
 
 
 def _checked(content: bytes, source_size: int) -> _SaidFile:

@@ -32,6 +32,7 @@ from dicomnode.sandbox import Sandbox, SandboxLimits
 _LEAST_IN_PIXELS = 6
 """Bytes: of shorter values some stand by chance in 100 MB of pixels."""
 _MOST_INFLATED = 1 << 30
+_PREAMBLE = 128
 _VR = {"name": "PN", "date": "DA", "time": "TM", "uid": "UI", "id": "LO", "text": "LO", "word": "LO"}
 _STRONG = frozenset({
     0x00100020, 0x00101000, 0x00101001, 0x00100010, 0x00080050, 0x00101040, 0x00102154, 0x00080080, 0x00080081,
@@ -117,7 +118,7 @@ class Verifier:
     def _sources(
         self, ask: Callable[..., Iterable[dict[str, Any] | None]], answer: Verification
     ) -> tuple[list[_Source], dict[bytes, list[tuple[Identifier, str]]]]:
-        """The sources, and each spelling with whose it is: identifier and Patient ID."""
+        """The sources, and each spelling with whose it is: identifier and pseudonym of the patient."""
         files = list(_files(self._roots[0]))
         sources, found = [], set()
         vocabulary: set[str] = set()
@@ -128,7 +129,8 @@ class Verifier:
                 answer.unread += 1
                 continue
             sources.append(_Source(path, said["instance"], said["patient"], said["issuer"]))
-            found |= {(Identifier(*one), said["patient"]) for one in said["identifiers"]}
+            owner = self._pseudonym(said["patient"], said["issuer"])
+            found |= {(Identifier(*one), owner) for one in said["identifiers"]}
             vocabulary.update(said["vocabulary"])
             plain.update(said["plain"])
             answer.short += said["short"]
@@ -138,6 +140,10 @@ class Verifier:
                 for spelling in spellings(one.text):
                     wanted.setdefault(spelling.lower(), []).append((one, patient))
         return sources, wanted
+
+    def _pseudonym(self, patient: str, issuer: str) -> str:
+        """Of a patient in the results; empty where none can be known."""
+        return self._pseudonyms.patient_id(patient, issuer) if self._pseudonyms and patient else ""
 
     def _pairs(self, sources: Sequence[_Source], said: Sequence[Mapping[str, Any] | None]) -> list[list[_Source]]:
         """By the pseudonym of the SOP Instance UID, or by the UID itself where it was retained."""
@@ -154,10 +160,10 @@ class Verifier:
     ) -> list[Leak]:  # fmt: skip
         name = str(path.relative_to(self._roots[1]))
         options = frozenset(said["options"] if said else ())
-        start, length = said["bulk"] if said else (0, 0)
+        spans = said["bulk"] if said else []
         content = path.read_bytes()
         leaks = list(self._judged(name, "path", os.fsencode(name), search, wanted, options, said))
-        for place, data, base in _parts(content, start, length, inflate=bool(said and said["deflated"])):
+        for place, data, base in _parts(content, spans, inflate=bool(said and said["deflated"])):
             leaks += self._judged(name, place, data, search, wanted, options, said, base)
         return leaks
 
@@ -189,9 +195,9 @@ class Verifier:
 
     def _same(self, patient: str, said: Mapping[str, Any] | None) -> bool:
         """Whether a result is of ``patient``: the shifted date of one is the true date of somebody else."""
-        if self._pseudonyms is None or said is None or not patient:
-            return self._pseudonyms is None
-        return str(said["patient"]) == self._pseudonyms.patient_id(patient, "") or not said["patient"]
+        if self._pseudonyms is None or said is None:
+            return True
+        return said["patient"] in (patient, "")
 
     def _score(
         self, ask: Callable[..., Iterable[dict[str, Any] | None]], answer: Verification, files: Sequence[Path],
@@ -202,6 +208,7 @@ class Verifier:
         totals: dict[str, list[int]] = {action: [0, 0] for action in ACTIONS}
         uids: list[tuple[str, str]] = []
         patients: list[tuple[str, str]] = []
+        wished: dict[str, str] = {}
         for scored in ask(READ_PAIR, jobs):
             if scored is None:
                 continue
@@ -210,10 +217,12 @@ class Verifier:
                 totals[action][1] += every
             answer.wrong.update(map(tuple, scored["wrong"]))
             uids += map(tuple, scored["uids"])
-            patients.append(tuple(scored["patient"]))
+            issuer, patient, pseudonym = scored["patient"]
+            patients.append((f"{issuer}\0{patient}", pseudonym))
+            if self._pseudonyms is not None and patient:
+                wished[f"{issuer}\0{patient}"] = self._pseudonyms.patient_id(patient, issuer)
         key = self._pseudonyms
         totals["uid consistent"] = list(consistency(uids, {old: key.uid(old) for old, _ in uids} if key else {}))
-        wished = {old: key.patient_id(*reversed(old.split("\0"))) for old, _ in patients} if key else {}
         totals["patid consistent"] = list(consistency(patients, wished))
         answer.scores = {action: (right, every) for action, (right, every) in totals.items()}
 
@@ -236,7 +245,9 @@ def _files(folder: Path) -> Iterator[Path]:
 def _means_somebody(one: Identifier, vocabulary: set[str], plain: set[str]) -> bool:
     """Not when the text is a word of codes or of a device, nor when an attribute that stays says the same."""
     text = one.text.lower()
-    if one.kind in ("name", "text", "word") and text in vocabulary:
+    if one.kind in ("name", "text", "word", "id") and text in vocabulary:
+        return False
+    if text.isdigit() and one.kind == "id" and text in plain:
         return False
     if one.kind == "word":
         return one.tag in _STRONG
@@ -248,14 +259,17 @@ def _for_pixels(values: Iterable[bytes]) -> list[bytes]:
     return [value for value in values if len(value) >= _LEAST_IN_PIXELS and len(set(value)) > 2 and 0 not in value]
 
 
-def _parts(content: bytes, start: int, length: int, *, inflate: bool) -> Iterator[tuple[str, bytes, int]]:
-    """Preamble, header, pixels, what follows them; of a deflated data set also what it holds."""
-    end = min(len(content), start + length) if start else 0
-    yield "preamble", content[:128], 0
-    yield "header", content[128:start] if start else content[128:], 128
-    if start:
-        yield "pixels", content[start:end], start
-        yield "after the pixels", content[end:], end
+def _parts(content: bytes, spans: Sequence[Sequence[int]], *, inflate: bool) -> Iterator[tuple[str, bytes, int]]:
+    """Preamble, header, and values of bytes such as pixels; of a deflated data set what it holds."""
+    yield "preamble", content[:_PREAMBLE], 0
+    at = _PREAMBLE
+    for start, length in sorted((int(start), int(length)) for start, length in spans):
+        end = min(len(content), start + length)
+        if at <= start <= end:
+            yield "header", content[at:start], at
+            yield "pixels", content[start:end], start
+            at = end
+    yield "header", content[at:], at
     if inflate and content[132:140] == b"\x02\x00\x00\x00UL\x04\x00":
         begin = 144 + int.from_bytes(content[140:144], "little")
         try:

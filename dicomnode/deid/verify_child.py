@@ -8,6 +8,7 @@ from typing import Any
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -18,6 +19,8 @@ from dicomnode.deid.table import PIXEL_OPTIONS, action_table
 from dicomnode.errors import Permanent
 from dicomnode.sandbox import Room
 
+_BYTES = frozenset({"OB", "OW", "OD", "OF", "OL", "OV"})
+_LEAST_BYTES, _OPEN_END = 64, 1 << 62
 READ_SOURCE = "dicomnode.deid.verify_child:read_source"
 READ_RESULT = "dicomnode.deid.verify_child:read_result"
 READ_PAIR = "dicomnode.deid.verify_child:read_pair"
@@ -37,13 +40,13 @@ def read_source(request: Any, room: Room) -> dict[str, Any]:  # noqa: ARG001 - t
 
 
 def read_result(request: Any, room: Room) -> dict[str, Any]:  # noqa: ARG001
-    """What a de-identified file says of itself, and where its pixels lie (offset and length in the file)."""
+    """What a de-identified file says of itself, and where values of bytes lie in it (offset, length)."""
     dataset = _read(Path(request))
     codes = {str(item.get("CodeValue")) for item in dataset.get("DeidentificationMethodCodeSequence") or ()}
     table = action_table()
     options = [option for option in sorted(table.options) if table.code_of(option) in codes]
     deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    return {**_keys(dataset), "options": options, "bulk": (0, 0) if deflated else _bulk(dataset), "deflated": deflated}
+    return {**_keys(dataset), "options": options, "bulk": [] if deflated else _bulk(dataset), "deflated": deflated}
 
 
 def read_pair(request: Any, room: Room) -> dict[str, Any]:  # noqa: ARG001
@@ -53,8 +56,8 @@ def read_pair(request: Any, room: Room) -> dict[str, Any]:  # noqa: ARG001
     before = _source_of(after, [_read(Path(source)) for source in sources])
     pixels = frozenset(options) & frozenset(PIXEL_OPTIONS)
     keys, own = _keys(before), _keys(after)
-    pair = (f"{keys['issuer']}\0{keys['patient']}", own["patient"])
-    return {**score_pair(before, after, frozenset(options), changed=bool(pixels)), "patient": pair}
+    patient = (keys["issuer"], keys["patient"], own["patient"])
+    return {**score_pair(before, after, frozenset(options), changed=bool(pixels)), "patient": patient}
 
 
 def _source_of(after: FileDataset, sources: list[FileDataset]) -> FileDataset:
@@ -88,11 +91,13 @@ def _keys(dataset: FileDataset) -> dict[str, str]:
     }
 
 
-def _bulk(dataset: FileDataset) -> tuple[int, int]:
-    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
-        if keyword in dataset:
-            raw = dataset.get_item(keyword, keep_deferred=True)
-            start = int(getattr(raw, "value_tell", 0) or getattr(raw, "file_tell", 0) or 0)
-            length = int(getattr(raw, "length", 0) or 0)
-            return start, (1 << 62 if length == 0xFFFFFFFF else length)
-    return 0, 0
+def _bulk(dataset: FileDataset) -> list[tuple[int, int]]:
+    """Where values of bytes lie: pixels, look-up tables, colour profiles."""
+    spans = []
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag, keep_deferred=True)
+        start, length = getattr(raw, "value_tell", 0), getattr(raw, "length", 0)
+        kind = raw.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")
+        if start and length >= _LEAST_BYTES and kind.split(" or ")[-1] in _BYTES:
+            spans.append((start, _OPEN_END if length == 0xFFFFFFFF else length))
+    return spans

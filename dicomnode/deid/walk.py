@@ -12,15 +12,18 @@ from dicomnode.deid import dummies
 from dicomnode.deid.attribute_types import Path
 from dicomnode.deid.characters import TEXT_KINDS, fits, in_set, legible, to_unicode
 from dicomnode.deid.dates import DATE_KINDS, capped_age, shifted
+from dicomnode.deid.parse import PIXEL_TAGS
 from dicomnode.deid.plan import DATE_OPTIONS, Action, Plan, resolved, type_at
 from dicomnode.deid.pseudonyms import PADDING, Pseudonyms
 from dicomnode.deid.tree import Element, Form, Items, Span, dictionary_kind, text_element
-from dicomnode.deid.words import cleaned
+from dicomnode.deid.words import cleaned, tells_identity
 from dicomnode.dicom.header_values import DEFAULT_ENCODINGS, decode_value, encodings_of
 
 _CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID, _ISSUER = 0x00080005, 0x00100010, 0x00100020, 0x00100021
 _ACCESSION, _STUDY_ID = 0x00080050, 0x00200010
 _TEXT_VALUE, _CODE_MEANING, _SCHEME = 0x0040A160, 0x00080104, 0x00080102
+_SAYS_WHAT = frozenset({0x00080070, 0x00081090, 0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
+"""Device and codes: their words are common to all objects, also where a patient has the same name."""
 _UID = re.compile(r"[0-9.]{1,64}")
 STANDARD_SCHEMES = frozenset({
     "DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "FMA", "UMLS", "BARI", "ACR", "I10", "I9", "ICDO",
@@ -70,6 +73,7 @@ class Walk:
         self._plan, self._pseudonyms, self._form = plan, pseudonyms, form
         self._types, self._subject = types, subject
         self._options = plan.profile.options
+        self._safe = "retain_safe_private" in self._options and bool(plan.profile.safe_private)
         self.actions: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.uids: dict[str, str] = {}
@@ -95,7 +99,7 @@ class Walk:
     def _item(self, elements: list[Element], place: _Place) -> list[Element]:
         place = self._inside(elements, place)
         kept = []
-        creators = self._creators(elements) if any(element.tag & 0x10000 for element in elements) else {}
+        creators = self._creators(elements) if self._safe and place.mode is Mode.PLAIN else {}
         for element in elements:
             new = self._private(element, creators, place) if element.tag & 0x10000 else self._standard(element, place)
             if new is not None:
@@ -104,7 +108,7 @@ class Walk:
 
     def _inside(self, elements: list[Element], place: _Place) -> _Place:
         """``place`` with what the item itself says: its character set, the issuer of an identifier, a code's scheme."""
-        encodings, issuer, private = place.encodings, place.issuer if not place.path else "", False
+        encodings, issuer, private = place.encodings, self._subject.issuer, False
         for element in elements:
             if isinstance(element.value, bytes):
                 if element.tag == _CHARACTER_SET:
@@ -126,6 +130,8 @@ class Walk:
         action = self._action(tag, place)
         if element.vr == "PN" and action == Action.KEEP:
             action = Action.EMPTY
+        if tag in PIXEL_TAGS and place.path:  # only icons have pixels of their own, and nobody has looked at these
+            action = Action.REMOVE
         if action != Action.KEEP or self._plan.named(tag):
             self.actions[_LETTERS.get(action, str(action))] += 1
         return self._handlers[action](element, place)
@@ -207,12 +213,20 @@ class Walk:
             age = value.decode("latin-1")
             capped = capped_age(age)
             return element if capped == age else text_element(element.tag, capped)._replace(vr=element.vr)
-        if element.kind in TEXT_KINDS and not value.isascii():
-            fitting = legible(value, place.encodings)
-            if fitting is not value:
-                self.notes["text outside its character set"] += 1
-                return element._replace(value=fitting)
+        if self._tells_identity(element, place):
+            self.notes["identity in a text that stays"] += 1
+            return dummies.dummy(element.tag, element.vr, element)
+        fitting = value if value.isascii() or element.kind not in TEXT_KINDS else legible(value, place.encodings)
+        if fitting is not value:
+            self.notes["text outside its character set"] += 1
+            return element._replace(value=fitting)
         return element
+
+    def _tells_identity(self, element: Element, place: _Place) -> bool:
+        """Whether a text that no rule asks to keep holds a name or an identifier of this very object."""
+        if element.kind not in TEXT_KINDS or element.tag in _SAYS_WHAT or self._plan.named(element.tag):
+            return False
+        return tells_identity(self._text(element, place.encodings), self._subject.names)
 
     def _words(self, element: Element, place: _Place) -> Element | None:
         """Clean Descriptors: known words stay; when none does, the Basic Profile decides."""
@@ -290,8 +304,6 @@ class Walk:
 
     def _creators(self, elements: list[Element]) -> dict[int, str]:
         """Group and block to creator; of the blocks of which something stays."""
-        if not self._safe():
-            return {}
         creators = {
             element.tag >> 16 << 8 | element.tag & 0xFF: self._text(element, DEFAULT_ENCODINGS)
             for element in elements
@@ -299,9 +311,6 @@ class Walk:
         }
         present = {element.tag >> 8 for element in elements if self._listed(element, creators)}
         return {block: creator for block, creator in creators.items() if block in present}
-
-    def _safe(self) -> bool:
-        return "retain_safe_private" in self._options and bool(self._plan.profile.safe_private)
 
     def _listed(self, element: Element, creators: Mapping[int, str]) -> bool:
         creator = creators.get(element.tag >> 8)
@@ -313,7 +322,7 @@ class Walk:
         number = element.tag & 0xFFFF
         if number and number <= 0xFF and creators.get(element.tag >> 16 << 8 | number):
             return element
-        if self._listed(element, creators) and place.mode is Mode.PLAIN:
+        if self._listed(element, creators):
             kept = self._safe_private(element, place)
             if kept is not None:
                 self.actions[Action.KEEP] += 1

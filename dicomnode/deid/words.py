@@ -9,6 +9,9 @@ from importlib.resources import files
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?[^\W\d_]*|[^\W_]+")
 _MEASURE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?(?:mm|cm|s|sec|ms|min|kv|mas|ml|b|x|d)|b[0-9]{1,4}|[ctl][0-9]{1,2}")
 _NAME_LENGTH = 2
+_TOLD_LENGTH = 4
+_NOBODY = frozenset({"anon", "anonymous", "anonymized", "demo", "name", "none", "null", "patient", "test", "unknown"})
+"""Names of patients who are none."""
 
 
 @cache
@@ -22,6 +25,12 @@ def names_in(*texts: str) -> frozenset[str]:
     return frozenset(
         part.lower() for text in texts for part in re.findall(r"[^\W_]+", text) if len(part) >= _NAME_LENGTH
     )
+
+
+def tells_identity(text: str, names: frozenset[str]) -> bool:
+    """Whether a text that stays holds a part of ``names`` of four signs and more that is no word of radiology."""
+    parts = {part.lower() for part in re.findall(r"[^\W_]+", text) if len(part) >= _TOLD_LENGTH}
+    return bool(parts & names - known_words() - _NOBODY)
 
 
 def cleaned(text: str, words: frozenset[str], names: frozenset[str]) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
+from dicomnode.audit.actor import actor
 from dicomnode.audit.events import Event
 from dicomnode.deliver.ledger import HELD, subject
 from dicomnode.deliver.outbox import KIND, deliveries
@@ -31,7 +32,8 @@ def requeue_dead(store: Store, job_id: int, clock: Callable[[], float] = time.ti
         count = requeue_delivery(session, job)
         facts = subject(session, int(job.payload["assignment_id"]))
         peer = str(job.payload["destination"])
-        append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": KIND, "peer": peer, "instances": count})
+        facts |= {"job": job_id, "kind": KIND, "peer": peer, "instances": count}
+        append(session, Event.REQUEUED, {**facts, **actor()})
     return count
 
 

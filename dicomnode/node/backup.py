@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 import dicomnode
 from dicomnode.audit import append, verify
+from dicomnode.audit.actor import actor
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, DicomNodeError, Permanent, Transient
 from dicomnode.node.backup_files import DATABASE, MANIFEST, SPOOL, SUMS, copy, sync_folders, write_lists
@@ -199,4 +200,4 @@ def _place(part: Path, target: Path) -> None:
 
 def _record(store: Store, facts: dict[str, Any]) -> None:
     with store.write() as session:
-        append(session, Event.BACKUP, facts)
+        append(session, Event.BACKUP, {**facts, **actor()})

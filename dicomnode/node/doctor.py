@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dicomnode.audit import verify
+from dicomnode.audit.signing import SigningKey
 from dicomnode.config import Destination, Peer, Route
 from dicomnode.config.outside import Export, Remote
 from dicomnode.detectors.discovery import discover
@@ -24,6 +25,7 @@ Level = Literal["ok", "warning", "fault"]
 _MEND = {
     "disk": "make the folder, or let the user that runs the node write there",
     "database": f"{MEND}; a newer schema needs the newer dicomnode",
+    "checkpoints": "make a key with dicomnode audit key FILE, or correct its path or mode",
     "detectors": "correct this line (dicomnode detectors list names the detectors) or install the plugin",
     "models": "correct this line (dicomnode models list names the models) or add the model to node.model_dir",
     "accelerator": 'repair the driver, or set node.accelerator to "auto" or "cpu"',
@@ -47,6 +49,7 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
         _configuration,
         _disk,
         _database,
+        _checkpoints,
         _detectors,
         _models,
         _accelerator,
@@ -106,6 +109,15 @@ def _database(blueprint: Blueprint) -> Iterable[Diagnosis]:
         yield Diagnosis("audit log", "ok", f"{verdict.rows} rows, the chain holds")
     else:
         yield Diagnosis("audit log", "fault", f"row {verdict.first_bad}: {verdict.reason}", "tell the security officer")
+
+
+def _checkpoints(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    audit = blueprint.config.audit
+    if audit.signing_key_file is not None:
+        yield Diagnosis("checkpoints", "ok", f"signed by key {SigningKey.load(audit.signing_key_file).public.id}")
+    elif audit.places:
+        mend = "make a key with dicomnode audit key FILE and name it in audit.signing_key_file"
+        yield Diagnosis("checkpoints", "warning", "checkpoints of the audit log are not signed", mend)
 
 
 def _detectors(blueprint: Blueprint) -> Iterable[Diagnosis]:

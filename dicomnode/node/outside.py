@@ -18,16 +18,21 @@ from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 
 
-def outside_worker(
+def outside_workers(
     config: Config, store: Store, spool: Spool, gate: Gate, owner: str, clock: Callable[[], float]
-) -> OutsideWorker:
-    """The worker for exports, and for detectors outside where there is a vault to come back by.
+) -> dict[str, OutsideWorker]:
+    """A worker for exports and, where there is a vault, one for detectors outside: those must not wait for research.
 
     Files that an earlier process left on their way out are removed.
     """
     shutil.rmtree(spool.root / FOLDER, ignore_errors=True)
-    errands: dict[str, Errand] = {EXPORT_JOB: ExportErrand(config, store, spool, gate, clock)}
+    exports: dict[str, Errand] = {EXPORT_JOB: ExportErrand(config, store, spool, gate, clock)}
+    workers = {"export": OutsideWorker(store, exports, owner, clock)}
     if gate.vault is not None:
-        errands[REMOTE_JOB] = RemoteErrand(config, store, spool, gate, clock)
-        errands[RETURN_JOB] = ReturnErrand(config, store, spool, gate.vault, Reader(config.detect), clock)
-    return OutsideWorker(store, errands, owner, clock)
+        reader = Reader(config.detect)
+        remotes: dict[str, Errand] = {
+            REMOTE_JOB: RemoteErrand(config, store, spool, gate, clock),
+            RETURN_JOB: ReturnErrand(config, store, spool, gate.vault, reader, clock),
+        }
+        workers["remote"] = OutsideWorker(store, remotes, owner, clock)
+    return workers

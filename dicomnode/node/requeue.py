@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicomnode.audit import append
+from dicomnode.audit.actor import actor
 from dicomnode.audit.events import Event
 from dicomnode.deid.errands import REMOTE_JOB
 from dicomnode.deliver.commit_ledger import forget_answers
@@ -38,7 +39,7 @@ def requeue_dead_job(store: Store, job_id: int, now: float) -> None:
         facts = forget_answers(session, job) if kind == COMMIT else {}
         if kind in {"detect", STATUS_JOB, REMOTE_JOB}:
             facts = subject(session, int(job.payload["assignment_id"]))
-        append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind})
+        append(session, Event.REQUEUED, {**facts, "job": job_id, "kind": job.kind, **actor()})
 
 
 def _has_result(session: Session, job: Job) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from dicomnode.audit import append, check_against, verify
+from dicomnode.audit.actor import actor
 from dicomnode.audit.checkpoint import Checkpoint
 from dicomnode.audit.events import Event
 from dicomnode.errors import ConfigError, Permanent, Transient
@@ -209,6 +210,6 @@ def _record(plan: Blueprint, facts: dict[str, Any]) -> None:
     try:
         migrate(store)
         with store.write() as session:
-            append(session, Event.RESTORED, facts)
+            append(session, Event.RESTORED, {**facts, **actor()})
     finally:
         store.close()

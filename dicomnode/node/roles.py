@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -134,14 +135,15 @@ def _detect(assignment: Assignment, stop: threading.Event, say: Callable[[dict[s
 def _deliver(assignment: Assignment, stop: threading.Event, say: Callable[[dict[str, object]], None]) -> None:
     from dicomnode.deliver.commit_worker import CommitWorker
     from dicomnode.deliver.worker import Deliverer
-    from dicomnode.node.outside import outside_worker
+    from dicomnode.node.outside import outside_workers
 
     blueprint, store, spool = assignment.blueprint, assignment.blueprint.store(), assignment.blueprint.spool()
     config, owner, clock, gate = blueprint.config, assignment.owner, blueprint.clock, blueprint.gate()
     deliverer = Deliverer(config, store, spool, owner, clock, gate=gate)
     beside: dict[str, Callable[[threading.Event], None]] = {"commit": CommitWorker(config, store, owner, clock).run}
     if gate is not None:
-        beside["outside"] = outside_worker(config, store, spool, gate, owner, clock).run
+        workers = outside_workers(config, store, spool, gate, owner, clock)
+        beside |= {name: worker.run for name, worker in workers.items()}
     say({})
     _beside(deliverer.run, beside, stop)
 
@@ -165,8 +167,9 @@ def _beside(
     for thread in threads:
         thread.start()
     first(stop)
+    until = time.monotonic() + COMMIT_STOP_S
     for thread in threads:
-        thread.join(COMMIT_STOP_S)
+        thread.join(max(0.0, until - time.monotonic()))
     if faults:
         raise faults[0]
 

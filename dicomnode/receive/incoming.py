@@ -56,7 +56,7 @@ class Incoming:
             return
         try:
             self._append(fragment)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - process edge: an honest status for whatever was sent
             self._fail(error)
 
     def finish(self) -> int:
@@ -68,7 +68,7 @@ class Incoming:
         if self._error is None:
             try:
                 self._keep()
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - process edge: an honest status for whatever was sent
                 self._fail(error)
         self.drop()
         return Status.SUCCESS if self._error is None else self._refuse(self._error)

@@ -375,7 +375,6 @@ class AuditRow(Row):
 
     __tablename__ = "audit"
     __table_args__ = (
-        Index(None, "kind", "ts"),
         *(Index(name, text(subject_sql(keyword))) for keyword, name in SUBJECTS.items()),
         *(Index(name, text(value_sql(key)), sqlite_where=text(holds_sql(key))) for key, name in RARE.items()),
         *(Index(name, text(PEER_SQL), sqlite_where=text(rows)) for name, rows in PEER_INDEXES.items()),
@@ -383,7 +382,7 @@ class AuditRow(Row):
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     ts: Mapped[str] = mapped_column(Text, index=True)
-    kind: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text, index=True)
     body: Mapped[str] = mapped_column(Text)
     prev: Mapped[bytes] = mapped_column(LargeBinary)
     hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)

@@ -8,7 +8,11 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from dicomnode.audit.mapping import MAPPING
 from dicomnode.config.tls import DICOM_TLS_PORT
+from dicomnode.deid.marks import MEANINGS
+from dicomnode.deid.profile import load_profile, shipped
+from dicomnode.deid.table import BASIC_CODE, action_table
 from dicomnode.dicom.tls import client_context, server_context
 from dicomnode.receive.server import HANDSHAKE_S
 from dicomnode.receive.tls import LOOK_S, Reason
@@ -20,7 +24,31 @@ _OPENSSL = re.compile(r"ECDHE-(RSA|ECDSA)-AES(\d+)-GCM-(SHA\d+)")
 
 def sections() -> dict[str, str]:
     """The tables of this module."""
-    return {"tls-profile": _profile(), "tls-refusals": _refusals()}
+    return {
+        "tls-profile": _profile(),
+        "tls-refusals": _refusals(),
+        "audit-messages": _audit_messages(),
+        "deid-options": _deid_options(),
+    }
+
+
+def _deid_options() -> str:
+    """The codes of CID 7050 that an object may carry, and the shipped profiles that switch them on."""
+    known, profiles = action_table(), [load_profile(name) for name in shipped()]
+    rows = [(BASIC_CODE, MEANINGS[BASIC_CODE], "always")]
+    for option in sorted(known.options, key=known.code_of):
+        used = [f"`{profile.name}`" for profile in profiles if option in profile.options]
+        rows.append((known.code_of(option), f"{MEANINGS[known.code_of(option)]} (`{option}`)", ", ".join(used)))
+    return table(("(0012,0064)", "meaning", "shipped profiles with it; any other profile may name it"), rows)
+
+
+def _audit_messages() -> str:
+    """The message of each kind of row (PS3.15 A.5)."""
+    rows = []
+    for kind, entry in MAPPING.items():
+        codes = [f'({one.value}, {one.scheme}, "{one.meaning}")' for one in (entry.event, entry.type) if one]
+        rows.append((f"`{kind}`", codes[0], codes[1] if len(codes) > 1 else "", entry.action, entry.outcome))
+    return table(("row", "EventID", "EventTypeCode", "action", "outcome"), rows)
 
 
 def _profile() -> str:

@@ -24,7 +24,7 @@ from dicomnode.deliver.worker import Deliverer
 from dicomnode.detect.reader import Reader
 from dicomnode.node.build import Blueprint
 from dicomnode.node.flow import FlowWorker
-from dicomnode.node.outside import outside_worker
+from dicomnode.node.outside import outside_workers
 from dicomnode.receive import StorageServer
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import AssignmentRow, AuditRow, InstanceRow, JobRow
@@ -107,7 +107,7 @@ deid = "basic"
         self.port = self.server.start()
         self.reader = Reader(config.detect)
         self.flow = FlowWorker(self.store, self.spool, config, {}, "flow", self.clock, self.reader)
-        self.outside = outside_worker(config, self.store, self.spool, self.gate, "outside", self.clock)
+        self.workers = outside_workers(config, self.store, self.spool, self.gate, "outside", self.clock)
         self.deliverer = Deliverer(config, self.store, self.spool, "deliver", self.clock, gate=self.gate)
 
     def clock(self) -> float:
@@ -133,6 +133,10 @@ deid = "basic"
         self.now = max(self.now, time.time()) + 2 * HOUR
         sweep(self.store, self.config, self.now)
         self.run(self.flow.step)
+
+    def goes_out(self) -> int:
+        """Do every job about what goes outside and comes back; returns how many."""
+        return sum(self.run(worker.step) for worker in self.workers.values())
 
     def run(self, step: Any) -> int:
         """Do what there is to do now; returns how many jobs."""

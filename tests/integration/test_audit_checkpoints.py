@@ -189,6 +189,7 @@ def test_a_line_behind_one_that_a_power_cut_tore_is_whole(log: Store, tmp_path: 
     with log.read() as session:
         write_checkpoint(session, path, "NODE")
     lines = path.read_text().splitlines()
+    assert len(lines) == 2
     with log.read() as session:
         assert check_against(session, lines[1:]) == ""
         with pytest.raises(Permanent, match="line 1"):

@@ -14,10 +14,15 @@ from typing import Any
 import pytest
 
 from dicomnode.audit import append
+from dicomnode.audit.checkpoint import Checkpoint
 from dicomnode.audit.events import Event
+from dicomnode.audit.signing import SigningKey
 from dicomnode.cli import cli
 from dicomnode.config import load_config
+from dicomnode.errors import ConfigError
+from dicomnode.node.build import Blueprint
 from dicomnode.node.checkpoints import Checkpoints
+from dicomnode.node.doctor import diagnose
 from dicomnode.store.audit_sql import TRIGGERS
 from dicomnode.store.engine import Store
 from tests.unit.audit_fixtures import new_log
@@ -154,13 +159,16 @@ def test_an_auditor_brings_his_own_key_and_wants_a_signature(site: Site) -> None
 
 
 def test_a_checkpoint_file_without_one_of_this_log_proves_nothing(site: Site) -> None:
-    """B9: no silent pass: the file is there, its checkpoints are of another node."""
-    site.config.write_text(site.config.read_text().replace("[node]\n", '[node]\nae_title = "OTHER"\n'))
-    site.tamper("UPDATE audit SET hash = zeroblob(32) WHERE seq = 11")
-    assert site.verify()["ok"] is False
-    text = site.points.read_text()
-    site.points.write_text(text.replace('"size":11', '"size":10'))
-    assert site.verify()["ok"] is False
+    """B9: no silent pass: the file is there, its checkpoints are all of another node; one of ours beside them does."""
+    own = site.points.read_text()
+    foreign = Checkpoint("OTHER", 3, bytes(32), "2026").signed(SigningKey.load(site.folder / "audit.key")).line()
+    site.points.write_text(foreign + "\n")
+    answer = site.verify()
+    assert (answer["ok"], answer["checkpoints_of_others"]) == (False, 1)
+    assert "none is of this log" in answer["reason"]
+    site.points.write_text(f"{foreign}\n{own}")
+    answer = site.verify()
+    assert (answer["ok"], answer["checkpoints_of_others"], answer["signed"]) == (True, 1, 2)
 
 
 def test_a_copy_is_verified_and_not_touched(site: Site) -> None:
@@ -218,7 +226,7 @@ def test_archive_needs_a_key_a_time_and_old_rows(site: Site) -> None:
     """A5: unsigned, unasked or too young rows never leave."""
     from click import BadParameter
 
-    from dicomnode.errors import ConfigError, Permanent
+    from dicomnode.errors import Permanent
 
     with pytest.raises(BadParameter, match="ISO 8601"):
         site.run("archive", "--before", "yesterday", str(site.folder / "a"))
@@ -262,3 +270,14 @@ def test_reconcile_tells_every_difference_and_fails(site: Site) -> None:
     assert "instance without its row: StudyInstanceUID=1.2.3 SOPInstanceUID=1.2.9" in errors
     assert "file missing: SOPInstanceUID=1.2.9" in errors
     assert site.kinds()[-2:] == ["security alert", "audit log used"]
+
+
+def test_doctor_names_a_key_that_cannot_be_used(site: Site) -> None:
+    """B8: what would stop the next start is told before it, with the way to mend it."""
+    plan = Blueprint(*load_config(site.config))
+    assert [found.level for found in diagnose(plan) if found.check == "checkpoints"] == ["ok"]
+    (site.folder / "audit.key").chmod(0o644)
+    faults = [found for found in diagnose(plan) if found.check == "checkpoints"]
+    assert [(found.level, "audit key" in found.mend) for found in faults] == [("fault", True)]
+    with pytest.raises(ConfigError, match="open to others"):
+        Checkpoints(plan.config, site.store)

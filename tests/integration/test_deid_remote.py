@@ -25,7 +25,7 @@ timeout_s = 36000
 def _asked(ours: Any, cloud: Any, *images: Any) -> list[Any]:
     """The hospital receives ``images`` and asks; returns what the detector outside got."""
     ours.receives(images or [image(number) for number in (1, 2, 3)])
-    ours.run(ours.outside.step)
+    ours.goes_out()
     return [decoded(one) for one in cloud.received]
 
 
@@ -37,7 +37,7 @@ def test_round_trip(tmp_path: Any) -> None:
         assert not [word for word in SENTINELS for _, _, data in cloud.received if word.encode("latin-1") in data]
         assert [row.outcome for row in ours.assignments()] == [None]
         ours.receives([report_about(away)], "CLOUD")
-        ours.run(ours.outside.step)
+        ours.goes_out()
         ours.run(ours.deliverer.step)
         (back,) = [decoded(one) for one in pacs.received]
         source = image(1)
@@ -76,7 +76,7 @@ def test_unknown_result_is_never_forwarded(tmp_path: Any) -> None:
         stranger = report_about(away)
         stranger.PatientID = "ANON-0123456789abcdef"
         ours.receives([stranger], "CLOUD")
-        ours.run(ours.outside.step)
+        ours.goes_out()
         ours.run(ours.deliverer.step)
         assert pacs.received == []
         (job,) = ours.jobs("return")
@@ -90,9 +90,9 @@ def test_silence_is_a_failure(tmp_path: Any) -> None:
     """D24: without a result in time the Series has failed, visibly, and can be asked about again."""
     with hospital(tmp_path, REMOTE) as (ours, _, cloud):
         _asked(ours, cloud, image(1))
-        assert ours.run(ours.outside.step) == 0
+        assert ours.goes_out() == 0
         ours.now += 11 * HOUR
-        ours.run(ours.outside.step)
+        ours.goes_out()
         assert [(row.outcome, row.reason) for row in ours.assignments()] == [
             ("failed", "no result came by cloud within 36000 s")
         ]
@@ -100,7 +100,7 @@ def test_silence_is_a_failure(tmp_path: Any) -> None:
         assert job.state == "dead"
         assert ours.audit("dead letter")[0]["PatientID"] == "SENTINEL-4711"
         requeue_dead_job(ours.store, job.id, ours.now)
-        ours.run(ours.outside.step)
+        ours.goes_out()
         assert len(cloud.received) == 2
         assert [row.outcome for row in ours.assignments()] == [None]
 
@@ -119,10 +119,10 @@ def test_detector_is_away(tmp_path: Any) -> None:
     with hospital(tmp_path, REMOTE, answer=lambda *_: 0xA700) as (ours, _, cloud):
         _asked(ours, cloud, image(1))
         ours.now += 100.0
-        ours.run(ours.outside.step)
+        ours.goes_out()
         assert len(cloud.received) == 2
         ours.now += 11 * HOUR
-        ours.run(ours.outside.step)
+        ours.goes_out()
         assert [(row.outcome, row.reason) for row in ours.assignments()] == [
             ("failed", "its images were not all taken by cloud within 36000 s")
         ]

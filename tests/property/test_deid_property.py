@@ -52,7 +52,7 @@ def items(draw: st.DrawFn, depth: int = 3) -> Dataset:
     return dataset
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(items(), st.sampled_from(SYNTAXES), st.lists(st.sampled_from(OPTIONS), max_size=3))
 def test_no_mark_survives_in_any_tree(inner: Dataset, syntax: str, options: list[str]) -> None:
     """D3: whatever the nesting, the encoding and the options, what the table never keeps is gone."""
@@ -82,7 +82,7 @@ def test_the_same_object_becomes_the_same_file(inner: Dataset, options: list[str
     assert [(depth, e.tag) for depth, e in elements(old)] == [(depth, e.tag) for depth, e in elements(new)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 2000), st.integers(0, 40))
 def test_damaged_files_are_refused_or_done(noise: bytes, at: int, cut: int) -> None:
     """D3: noise in the middle, bytes cut out: a new file or a refusal, nothing else, and never the patient's name."""

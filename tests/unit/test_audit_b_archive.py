@@ -225,16 +225,37 @@ def test_a_leftover_that_was_edited_is_found(
     assert check(log).first_bad == 4
 
 
+def test_a_leftover_that_its_anchor_does_not_name_is_the_bad_row(
+    log: Store, tmp_path: Path, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B9: with its hash made anew the row itself is named, not the good one behind it."""
+    monkeypatch.setattr(archiving, "remove_archived", lambda _store: 0)
+    move(log, tmp_path / "out", key)
+    with intruder(log) as connection:
+        ts, kind, prev = connection.execute("SELECT ts, kind, prev FROM audit WHERE seq = ?", (OLD_ROWS,)).fetchone()
+        forged = row_hash(prev, OLD_ROWS, ts, kind, "{}")
+        connection.execute("UPDATE audit SET body = '{}', hash = ? WHERE seq = ?", (forged, OLD_ROWS))
+    assert (check(log).first_bad, check(log).reason) == (OLD_ROWS, "it is not the row that its anchor names")
+
+
 def test_removal_that_cannot_protect_the_table_again_removes_nothing(
     log: Store, tmp_path: Path, key: SigningKey
 ) -> None:
-    """B3: the triggers are compared before the removal commits."""
+    """B3: the triggers are compared before the removal commits, and before an archive is begun."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archiving, "remove_archived", lambda _store: 0)
+        move(log, tmp_path / "out", key, OLD + timedelta(days=3))
+    before = seqs(log)
     connection = sqlite3.connect(log.path)
     connection.execute("CREATE TRIGGER extra AFTER DELETE ON audit BEGIN SELECT 1; END")
     connection.close()
     with pytest.raises(Permanent, match="extra"):
-        move(log, tmp_path / "out", key)
-    assert len(seqs(log)) == OLD_ROWS + NEW_ROWS
+        remove_archived(log)
+    with pytest.raises(Permanent, match="extra"):
+        move(log, tmp_path / "next", key)
+    assert seqs(log) == before
+    assert "extra" in check(log).reason
+    assert not (tmp_path / "next").exists()
 
 
 @pytest.mark.parametrize(
@@ -327,6 +348,7 @@ def edited(folder: Path, name: str, old: bytes, new: bytes) -> None:
         (ROWS, b"P3", b"P4", "row 3 is not as it was written"),
         (ROWS, b"[2,", b"[9,", "row 2 is not as it was written"),
         (ROWS, b"[8,", b"[8", "row 8"),
+        (ROWS, b"[3,", b"[3 ,", "its rows are not those of its manifest"),
         (MANIFEST, b'"last":8', b'"last":7', "signature"),
         (MANIFEST, b'"type"', b'"typo"', "its manifest is none"),
     ],

@@ -32,6 +32,7 @@ ROOT = "1.2.840.10008.5.1.4.1.1."
         ("77.1.4", {"BurnedInAnnotation": None}, True),
         ("104.1", {"PixelData": None}, True),
         ("104.2", {"PixelData": None}, True),
+        ("9.4.1", {"PixelData": None}, True),
     ],
 )
 def test_risks(suffix: str, more: dict[str, Any], held: bool) -> None:

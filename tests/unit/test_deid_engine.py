@@ -141,6 +141,8 @@ def test_dummies_in_a_replaced_document_are_valid() -> None:
     assert (found.ValueType, found.RelationshipType) == ("NUM", "CONTAINS")
     assert found.ConceptNameCodeSequence[0].CodeMeaning == "removed"
     assert len(found.ConceptNameCodeSequence) == 1
+    said = list(found.ConceptNameCodeSequence[0])
+    assert [one.keyword for one in said] == ["CodeValue", "CodingSchemeDesignator", "CodeMeaning"]
     assert found.MeasuredValueSequence[0].NumericValue == 0
 
 
@@ -282,6 +284,13 @@ def test_icons_signatures_and_padding_go() -> None:
     dataset.add(DataElement(0xFFFCFFFC, "OB", b"VPADDINGV "))
     raw, _ = transformed(file_of(dataset))
     assert not [mark for mark in (b"VICON", b"VSIGN", b"VCERT", b"VPADD") if mark in raw]
+
+
+def test_pixels_inside_kept_sequences_go() -> None:
+    """D10, D21: a picture that lies deeper than the gate looks is not passed on unseen."""
+    inner = item(Rows=1, Columns=16, BitsAllocated=8, PixelData=b"VHIDDENPIXELSVVV")
+    raw, _ = transformed(file_of(image(PerFrameFunctionalGroupsSequence=nested(inner))))
+    assert b"VHIDDEN" not in raw
 
 
 # -- D9 ----------------------------------------------------------------------------------------------------------------
@@ -511,6 +520,16 @@ def test_the_pseudonym_depends_on_patient_and_issuer() -> None:
     other = new_of(image(IssuerOfPatientID="ELSEWHERE"))
     assert new[0].PatientID == new[1].PatientID == str(new[0].PatientName) == PSEUDONYMS.patient_id("DOE-ID")
     assert len({new[0].PatientID, new[2].PatientID, other.PatientID}) == 3
+
+
+def test_the_same_patient_deeper_has_the_same_pseudonym() -> None:
+    """D17: a nested Patient ID is of the issuer of the object, unless its item names another one."""
+    group = Sequence([item(PatientID="DOE-ID"), item(PatientID="DOE-ID", IssuerOfPatientID="ELSEWHERE")])
+    new = new_of(image(IssuerOfPatientID="HERE", GroupOfPatientsIdentificationSequence=group))
+    if "GroupOfPatientsIdentificationSequence" in new:
+        inner = [one.PatientID for one in new.GroupOfPatientsIdentificationSequence]
+        assert inner[0] == new.PatientID
+        assert inner[1] == PSEUDONYMS.patient_id("DOE-ID", "ELSEWHERE")
 
 
 def test_marks_name_what_was_applied_and_nothing_else() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def test_a_file_is_what_the_engine_makes_of_it(tmp_path: Path) -> None:
     assert outcome.after == hashlib.sha256(target.read_bytes()).hexdigest()
     assert outcome.size == target.stat().st_size
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D13: content, then the name, then the folder: power may go at any moment (as R1)."""
+    source, target = tmp_path / "in.dcm", tmp_path / "out" / "new.dcm"
+    source.write_bytes(file_of(image()))
+    seen: list[tuple[bool, bool]] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        sync(descriptor)
+        seen.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), target.exists()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    deidentify_file(source, target, deidentifier())
+    assert seen == [(False, False), (True, True)]
 
 
 def test_long_values_are_not_read_into_memory(tmp_path: Path) -> None:
@@ -113,7 +130,7 @@ def test_a_child_makes_the_same_file(tmp_path: Path, key_file: Path) -> None:
 
 def test_harmful_files_cost_one_child_and_are_held_back(tmp_path: Path, key_file: Path) -> None:
     """D3: each bomb is held back or de-identified within the limits, and the sound file behind it is served."""
-    limits = SandboxLimits(memory_bytes=256 * _MIB, cpu_s=5, wall_s=30)
+    limits = SandboxLimits(memory_bytes=256 * _MIB, cpu_s=2, wall_s=60)
     sound = tmp_path / "sound.dcm"
     sound.write_bytes(file_of(image()))
     reasons = {}

