@@ -73,6 +73,9 @@ def _ship_batch(store: Store, shipment: Shipment, now: float) -> int:
             raise
     with store.write() as session:
         row = _row(session, shipment.place)
+        if 0 < position < first:
+            words = f"{first - position} audit rows were archived before their repository had them: send it the archive"
+            append(session, Event.SECURITY_ALERT, {"reason": words, "repository": shipment.place, "shipped": position})
         row.seq, row.shipped_at, row.failed_since, row.alerted, row.error = end, now, None, False, ""
     return end - position
 

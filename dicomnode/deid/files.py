@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from secrets import token_hex
 
 import pydicom
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 
 from dicomnode.deid.engine import Applied, Deidentifier
 from dicomnode.deid.part10 import Part10, parse_part10
+from dicomnode.deid.pixel_values import UNDECODABLE
 from dicomnode.deid.refusal import Quarantined, Reason
 from dicomnode.deid.tree import Span
 from dicomnode.errors import Transient
@@ -133,14 +134,12 @@ def _dataset(source: Path) -> FileDataset:
         warnings.simplefilter("ignore")
         try:
             return pydicom.dcmread(source, force=True, defer_size=_DEFERRED)
-        except (InvalidDicomError, ValueError, TypeError, NotImplementedError, EOFError, KeyError, AttributeError):
-            raise Quarantined(Reason.MALFORMED, "the pixel gate cannot read it") from None
         except RecursionError:
             raise Quarantined(Reason.TOO_DEEP) from None
-        except OSError as error:
-            if error.errno is None:  # pydicom's own word for nonsense, no fault of a disk
-                raise Quarantined(Reason.MALFORMED, "the pixel gate cannot read it") from None
-            raise
+        except (zlib.error, *UNDECODABLE) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # without: pydicom's own word for nonsense
+                raise
+            raise Quarantined(Reason.MALFORMED, "the pixel gate cannot read it") from None
 
 
 def _encoded(dataset: FileDataset) -> bytes:

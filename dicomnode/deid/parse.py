@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dicomnode.deid.refusal import Quarantined, Reason
 from dicomnode.deid.tree import Element, Items, Span, dictionary_kind
-from dicomnode.dicom.encoding import ITEM_BEGIN, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
+from dicomnode.dicom.encoding import ANY_VR, ITEM_BEGIN, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
 from dicomnode.dicom.header import explicit_reader, implicit_reader
 from dicomnode.dicom.header_source import MalformedHeader, MemorySource
 
@@ -35,7 +35,7 @@ class TreeLimits:
 
 
 class TreeParser:
-    """Reads one data set from ``source``."""
+    """Reads one data set from ``source``. A VR that the standard does not have is taken as that of PS3.6."""
 
     def __init__(self, source: MemorySource, *, implicit: bool, big_endian: bool, limits: TreeLimits) -> None:
         order = ">" if big_endian else "<"
@@ -68,7 +68,8 @@ class TreeParser:
                 continue
             if tag >> 16 == 0xFFFE:
                 raise Quarantined(Reason.MALFORMED, "a delimiter stands where an element should be")
-            element, position = self._element(tag, vr.decode("latin-1"), length, position + width, read, depth)
+            known = vr.decode("latin-1") if vr in ANY_VR or not vr else dictionary_kind(tag)
+            element, position = self._element(tag, known, length, position + width, read, depth)
             found.append(element)
         if position != end:
             raise Quarantined(Reason.MALFORMED, "an element goes beyond its item")

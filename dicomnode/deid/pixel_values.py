@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import iter_pixels, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
@@ -20,7 +21,7 @@ Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
 UNDECODABLE = (
     ValueError, RuntimeError, AttributeError, NotImplementedError, LookupError, TypeError, ArithmeticError, EOFError,
-    OSError, struct.error,
+    OSError, struct.error, InvalidDicomError,
 )  # fmt: skip
 """What pydicom and its decoders raise on pixels they cannot read."""
 _LOOKED_AT = 16

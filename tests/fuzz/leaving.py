@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 from dicomnode.deid.engine import Deidentifier
 from dicomnode.deid.files import deidentify_file
 from dicomnode.deid.keys import ProjectKey
-from dicomnode.deid.profile import load_profile
+from dicomnode.deid.policy import policy_for
+from dicomnode.deid.profile import load_profile, shipped
 from dicomnode.deid.pseudonyms import Pseudonyms
 from dicomnode.deid.refusal import Quarantined
 from tests.fuzz.pure import DICOM_WORDS
@@ -36,9 +37,8 @@ class Leaving(Target):
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._source, self._target = folder / "source", folder / "target"
         key = ProjectKey.create(folder / "key")
-        self._profiles = [
-            Deidentifier(load_profile(name), Pseudonyms(key, prefix=PREFIX)) for name in ("basic", "research")
-        ]
+        names, profiles = Pseudonyms(key, prefix=PREFIX), [load_profile(name) for name in shipped()]
+        self._profiles = [Deidentifier(profile, names, policy_for(profile)) for profile in profiles]
 
     def seeds(self) -> Sequence[bytes]:
         """Images with their pixels, and data sets of several encodings."""

@@ -29,6 +29,7 @@ from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import AuditShippedRow
 from tests.certificates import Authority
+from tests.unit.audit_fixtures import intruder
 
 HEADER = re.compile(
     rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) ([!-~]{1,255}) dicomnode (\d+) ([!-~]{1,32}) - "
@@ -249,6 +250,23 @@ def test_a_long_outage_is_one_security_alert(store: Store, repository: Repositor
     assert (late.rows, late.failed_since) == (3, 1000.0)
     repository.mood = None
     assert ship(store, shipment(repository, files), 1400.0) == 3
+
+
+def test_rows_that_were_archived_before_they_were_sent_are_told(
+    store: Store, repository: Repository, files: dict[str, Path]
+) -> None:
+    """No gap in silence: what left for an archive during an outage is an alert that names how many rows."""
+    fill(store, 3)
+    ship(store, shipment(repository, files), 1.0)
+    fill(store, 7)
+    with intruder(store) as connection:
+        connection.execute("DELETE FROM audit WHERE seq <= 8")
+    assert ship(store, shipment(repository, files), 2.0) == 7
+    assert ship(store, shipment(repository, files), 3.0) == 1
+    wait_for(lambda: repository.rows() == [1, 2, 3, 9, 10, 11])
+    with store.read() as session:
+        (alert,) = find(session, AuditFilter(event="security alert"))
+    assert alert["body"]["reason"].startswith("5 audit rows were archived")
 
 
 def test_a_server_that_shows_a_foreign_certificate_gets_nothing(

@@ -91,7 +91,7 @@ def test_what_is_no_whole_head_is_refused():
 
 
 def series(folder: Path, count: int | None = None) -> list[FileDataset]:
-    """Axial CT slices of the head as files, in no order, and two files that are none of it."""
+    """Axial CT slices of the head as files, in no order, and two files that are none of them."""
     volume, _ = head("CT")
     slices = []
     for number, layer in enumerate(volume[:count]):
@@ -139,10 +139,8 @@ def test_the_command_defaces_and_leaves_no_masks(tmp_path):
     command = ["deid", str(source), str(target), *options, "--option", "clean_recognizable_visual_features"]
     done = runner.invoke(cli, command, standalone_mode=False)
     assert done.return_value == 0, (done.output, done.exception)
-    results = sorted(
-        (pydicom.dcmread(path) for path in target.rglob("*.dcm")), key=lambda one: one.ImagePositionPatient[2]
-    )
-    heads = [one for one in results if one.Rows > 8]
+    results = [pydicom.dcmread(path) for path in target.rglob("*.dcm")]
+    heads = sorted((one for one in results if one.Rows > 8), key=lambda one: one.ImagePositionPatient[2])
     assert len(heads) == len(slices)
     for result in heads:
         assert "113102" in {item.CodeValue for item in result.DeidentificationMethodCodeSequence}
