@@ -26,6 +26,7 @@ from dicomnode.deid.pseudonyms import Pseudonyms
 from dicomnode.deid.scorecard import ACTIONS, consistency
 from dicomnode.deid.table import action_table
 from dicomnode.deid.verify_child import READ_PAIR, READ_RESULT, READ_SOURCE
+from dicomnode.deid.way_back import mapped_uid
 from dicomnode.errors import Permanent
 from dicomnode.sandbox import Sandbox, SandboxLimits
 
@@ -149,7 +150,9 @@ class Verifier:
         """By the pseudonym of the SOP Instance UID, or by the UID itself where it was retained."""
         by_instance: dict[str, list[_Source]] = {}
         for source in sources:
-            names = {source.instance, self._pseudonyms.uid(source.instance) if self._pseudonyms else source.instance}
+            names = {source.instance}
+            if self._pseudonyms is not None and source.instance:
+                names.add(mapped_uid(source.instance, self._pseudonyms))
             for name in names - {""}:
                 by_instance.setdefault(name, []).append(source)
         return [by_instance.get(one["instance"], []) if one else [] for one in said]
@@ -222,7 +225,9 @@ class Verifier:
             if self._pseudonyms is not None and patient:
                 wished[f"{issuer}\0{patient}"] = self._pseudonyms.patient_id(patient, issuer)
         key = self._pseudonyms
-        totals["uid consistent"] = list(consistency(uids, {old: key.uid(old) for old, _ in uids} if key else {}))
+        totals["uid consistent"] = list(
+            consistency(uids, {old: mapped_uid(old, key) for old, _ in uids} if key else {})
+        )
         totals["patid consistent"] = list(consistency(patients, wished))
         answer.scores = {action: (right, every) for action, (right, every) in totals.items()}
 

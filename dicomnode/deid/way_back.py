@@ -66,7 +66,7 @@ def way_back(header: Header, applied: Applied, pseudonyms: Pseudonyms, *, shifts
         Entry("study", applied.study, study),
         Entry("patient", pseudonym, {"value": patient, "IssuerOfPatientID": issuer}),
     ]
-    entries += [Entry("uid", _mapped(old, pseudonyms), {"value": old.strip(PADDING)}) for old in applied.uids]
+    entries += [Entry("uid", mapped_uid(old, pseudonyms), {"value": old.strip(PADDING)}) for old in applied.uids]
     for kind, keyword, make in (
         ("accession", "AccessionNumber", pseudonyms.accession),
         ("study-id", "StudyID", pseudonyms.study_id),
@@ -82,11 +82,11 @@ def way_back(header: Header, applied: Applied, pseudonyms: Pseudonyms, *, shifts
 
 def require_same_key(applied: Applied, pseudonyms: Pseudonyms) -> None:
     """Raise Transient when another key made ``applied``: the key file was rotated while this process ran."""
-    if any(_mapped(old, pseudonyms) != new for old, new in applied.uids.items()):
+    if any(mapped_uid(old, pseudonyms) != new for old, new in applied.uids.items()):
         raise Transient("the key of the project has changed: restart the node")
 
 
-def _mapped(old: str, pseudonyms: Pseudonyms) -> str:
+def mapped_uid(old: str, pseudonyms: Pseudonyms) -> str:
     """As the walk maps it: what is no UID must not become one that a true UID has."""
     return pseudonyms.uid(old if _UID.fullmatch(old) else f"no UID: {old}")
 
