@@ -75,9 +75,7 @@ class TreeParser:
             raise Quarantined(Reason.MALFORMED, "an element goes beyond its item")
         return found, position
 
-    def _element(
-        self, tag: int, vr: str, length: int, position: int, read: _Reader, depth: int
-    ) -> tuple[Element, int]:
+    def _element(self, tag: int, vr: str, length: int, position: int, read: _Reader, depth: int) -> tuple[Element, int]:
         kind = vr or dictionary_kind(tag)
         if length == UNDEFINED_LENGTH:
             if kind in ("OB", "OW") or tag == PIXEL_DATA:

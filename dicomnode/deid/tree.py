@@ -121,5 +121,3 @@ def _head(element: Element, length: int, form: Form) -> bytes:
 
 def _delimiter(tag: int, length: int, form: Form) -> bytes:
     return struct.pack(">HHI" if form.big_endian else "<HHI", tag >> 16, tag & 0xFFFF, length)
-
-

@@ -115,9 +115,7 @@ def test_the_table_is_the_one_that_was_checked() -> None:
     assert action_table().sha256 == hashlib.sha256(raw).hexdigest() == digest
     assert len(action_table().rows) == 652
     types = lzma.decompress((DATA / "iod_types.json.xz").read_bytes())
-    assert (
-        hashlib.sha256(types).hexdigest() == "c2b601a04779c58d0a3659878fa0d612475d020b0374c39232894e35863c9a22"
-    )
+    assert hashlib.sha256(types).hexdigest() == "c2b601a04779c58d0a3659878fa0d612475d020b0374c39232894e35863c9a22"
 
 
 def test_tags_that_no_dictionary_knows_are_looked_up_by_number() -> None:
