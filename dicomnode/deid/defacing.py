@@ -15,6 +15,8 @@ import numpy.typing as npt
 import SimpleITK
 from scipy import ndimage
 
+from dicomnode.errors import Permanent
+
 Mask = npt.NDArray[np.bool_]
 Volume = npt.NDArray[Any]
 DEPTH_MM = 15.0
@@ -31,7 +33,7 @@ _SKIN_HU, _BONE_HU = -300.0, 300.0
 _BRAIN_HU = (0.0, 100.0)
 
 
-class NotAWholeHead(Exception):
+class NotAWholeHead(Permanent):
     """The volume is none of which this could take the face; the text says why and holds no patient data."""
 
 
