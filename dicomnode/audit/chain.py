@@ -19,6 +19,7 @@ from dicomnode.errors import Permanent
 from dicomnode.store.tables import AuditRow
 
 GENESIS = bytes(32)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _quoted = json.encoder.encode_basestring
 """What ``canonical`` does to a text, without an encoder made for each: a million rows are verified in a quarter of the
 time."""
@@ -26,7 +27,7 @@ time."""
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys, no spaces, UTF-8 characters as they are."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def row_hash(prev: bytes, seq: int, ts: str, kind: str, body: str) -> bytes:
