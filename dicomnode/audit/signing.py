@@ -6,7 +6,6 @@ Whoever holds the database can compute a new chain; without this key he cannot s
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from dicomnode.dicom.private_file import read_private
+from dicomnode.dicom.private_file import create_private, read_private
 from dicomnode.errors import ConfigError, Permanent
+from dicomnode.store.spool import sync_folder
 
 KEY_ID_DIGITS = 16
 _WHAT = "audit.signing_key_file"
@@ -98,11 +98,8 @@ class SigningKey:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
+            create_private(path, pem)
+            sync_folder(path.parent)
         except FileExistsError as error:
             raise ConfigError(f"{path}: it is there already; a key is never written over") from error
         except OSError as error:

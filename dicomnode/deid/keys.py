@@ -8,14 +8,13 @@ pseudonyms, and the retired keys stay to compute what the same patient was calle
 from __future__ import annotations
 
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicomnode.dicom.private_file import read_private
+from dicomnode.dicom.private_file import create_private, read_private
 from dicomnode.errors import ConfigError
 from dicomnode.store.spool import sync_folder
 
@@ -111,11 +110,7 @@ def _secrets(content: bytes, what: str) -> list[bytes]:
 
 def _write(path: Path, keys: Iterable[ProjectKey]) -> None:
     """Durable before it is used: pseudonyms made with a key that is lost cannot be linked to anything."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.writelines(f"{key.secret.hex()}\n" for key in keys)
-        file.flush()
-        os.fsync(file.fileno())
+    create_private(path, "".join(f"{key.secret.hex()}\n" for key in keys).encode("ascii"))
     sync_folder(path.parent)
 
 

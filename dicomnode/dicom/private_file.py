@@ -37,6 +37,18 @@ def read_private(path: Path, what: str) -> bytes:
         raise ConfigError(f"{what} cannot be read: {error.strerror}") from error
 
 
+def create_private(path: Path, content: bytes) -> None:
+    """Write the new file ``path``, mode 0600, and fsync it; its name is the caller's to make durable.
+
+    Raises OSError: FileExistsError when it is there already, since a key is never written over.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _require_private(found: os.stat_result, what: str) -> None:
     ours = os.geteuid()
     if found.st_uid not in (ours, 0):
