@@ -116,10 +116,9 @@ def work_off(outbox: Outbox, worker: Deliverer) -> None:
     while True:
         while worker.step():
             pass
-        put_off = [job.not_before for job in outbox.jobs() if job.state == "ready"]
-        if not put_off:
+        if not any(job.state == "ready" for job in outbox.jobs()):
             return
-        outbox.now = max(outbox.now, *put_off)
+        outbox.now += STEP_S  # a job may be due while the lane of its Destination is still held
 
 
 def test_dead_letters_are_listed_alarmed_and_replayed(outbox: Outbox, tmp_path: Path) -> None:
