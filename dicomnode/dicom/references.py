@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
 
 
+@functools.lru_cache(maxsize=1024)
 def require_uid(value: str) -> str:
     """Return ``value`` when it is a UID: digits and dots, at most 64 characters (PS3.5 section 9.1).
 

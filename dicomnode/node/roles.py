@@ -27,6 +27,8 @@ COMMIT_STOP_S = 10.0
 THREAD_STACK_BYTES = 1024 * 1024
 RECEIVE_MEMORY_BYTES = 4 * 1024**3
 """Address space of a receiving process: whatever a peer sends, it cannot take more (trust.md C.2)."""
+GARBAGE = (20_000, 20, 100)
+"""How rarely reception looks for garbage in circles, of which it makes hardly any (``gc.set_threshold``)."""
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ def _receive(assignment: Assignment, stop: threading.Event, say: Callable[[dict[
     server.start()
     gc.collect()
     gc.freeze()  # what is there now stays: looking for garbage then costs a tenth less of every instance
+    gc.set_threshold(*GARBAGE)
     say(dict(server.ports))
     stop.wait()
     server.stop(grace_s=20.0)

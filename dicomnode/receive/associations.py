@@ -16,7 +16,7 @@ from dicomnode.audit.query import body_value
 from dicomnode.receive.admission import Request
 from dicomnode.receive.records import moment, transfer_body
 from dicomnode.receive.tally import End, OpenAssociation
-from dicomnode.store.tables import AssociationRow, AuditRow, ProcessRow
+from dicomnode.store.tables import AssociationRow, AuditRow, ProcessRow, SeriesRow
 
 _LIVING = select(ProcessRow.owner).where(ProcessRow.stopped_at.is_(None), ProcessRow.heartbeat_at > 0)
 _COUNTED = (Event.INSTANCE_STORED, Event.INSTANCE_REPEATED, Event.INSTANCE_CONFLICT)
@@ -64,8 +64,12 @@ def ended(session: Session, association: OpenAssociation, end: End, now: float) 
             "n_refused": tally.refused,
         }
         append(session, Event.INSTANCES_TRANSFERRED, body | counts | {"ended": end}, moment(now))
+    for series_id, touched in association.touched.items():
+        if touched.last > touched.written:
+            latest = func.max(SeriesRow.last_received_at, touched.last)
+            session.execute(update(SeriesRow).where(SeriesRow.id == series_id).values(last_received_at=latest))
     refused = sum(tally.refused for tally in association.studies.values())
-    _close(session, association.id, end, now, refused)
+    _close(session, association.id, end, now, association.n_stored, refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,11 @@ def lose_open(session: Session, now: float) -> Lost | None:
             "n_refused": None,
         }
         append(session, Event.INSTANCES_TRANSFERRED, body | numbers | {"ended": "lost"}, moment(now))
+    stored: Counter[int] = Counter()
+    for (association_id, _), kinds in counts.items():
+        stored[association_id] += kinds[Event.INSTANCE_STORED] + kinds[Event.INSTANCE_CONFLICT]
     for row in rows:
-        _close(session, row.id, "lost", now, 0)
+        _close(session, row.id, "lost", now, stored[row.id], 0)
     return Lost(frozenset(row.id for row in rows), min(row.opened_at for row in rows))
 
 
@@ -131,6 +138,6 @@ def _proven(
     return begun, {**{(body["association"], body["StudyInstanceUID"]): Counter() for body in begun}, **counts}
 
 
-def _close(session: Session, association_id: int, end: End, now: float, refused: int) -> None:
+def _close(session: Session, association_id: int, end: End, now: float, stored: int, refused: int) -> None:
     statement = update(AssociationRow).where(AssociationRow.id == association_id, AssociationRow.ended == "open")
-    session.execute(statement.values(ended=end, ended_at=now, n_refused=AssociationRow.n_refused + refused))
+    session.execute(statement.values(ended=end, ended_at=now, n_stored=stored, n_refused=refused))

@@ -52,6 +52,7 @@ CONTROL_BYTES = 64 * 1024
 LINGER_S = 2.0
 _HEADER = struct.Struct(">BBL")
 _PDV = struct.Struct(">LBB")
+_NOT_STORAGE = frozenset({VERIFICATION, STORAGE_COMMITMENT_PUSH})
 _log = logging.getLogger(__name__)
 
 
@@ -293,7 +294,7 @@ class Conversation:
         return Discard()
 
     def _stores(self, context: AcceptedContext) -> bool:
-        return context.abstract_syntax not in {VERIFICATION, STORAGE_COMMITMENT_PUSH}
+        return context.abstract_syntax not in _NOT_STORAGE
 
     def _complete(self, message: _Message) -> None:
         association = self.association

@@ -15,7 +15,7 @@ from dicomnode.dicom.status import Status
 from dicomnode.errors import Transient, place
 from dicomnode.receive.arrival import Examined, RefusedInstance, StoreRequest, examine, require_plausible
 from dicomnode.receive.part10 import file_head
-from dicomnode.receive.records import Kept, SpooledInstance
+from dicomnode.receive.records import Kept, Recorded, SpooledInstance
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.spool import SpoolFile, digest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
 JOURNALED_BYTES = 1024 * 1024
-"""A file up to this size is kept in memory until it is whole, and made durable by the intake journal."""
+"""A file up to about this size is kept in memory until it is whole, and made durable by the intake journal."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,9 +39,13 @@ class Incoming:
         self._hash = hashlib.sha256()
         self._file: SpoolFile | None = None
         self._error: BaseException | None = None
-        self._memory = memoryview(association.memory(JOURNALED_BYTES))
+        self._name = _name(association.id)
+        self._path = scp.spool.path("received", self._name)
+        self._block = association.memory(JOURNALED_BYTES)
+        self._memory = self._block.content(self._path)
         self._head_bytes = self._filled = 0
         self._study = ""
+        self._stays = False
         self._next_check = SPACE_CHECK_BYTES
         self.size = 0
         try:
@@ -76,6 +80,8 @@ class Incoming:
     def drop(self) -> None:
         """Remove what is unfinished."""
         if self._file is not None:
+            if self._stays:
+                self._file.keep()
             self._file.close()
 
     def _fail(self, error: Exception) -> None:
@@ -118,49 +124,61 @@ class Incoming:
             self._keep_large(self._file)
 
     def _keep_small(self) -> None:
-        """The journal saves it while the file is written, the header read and the rows are added."""
-        content, name = self._memory[: self._filled], _name(self._association.id)
-        journal, spool = self._scp.journal, self._scp.spool
-        saving = None if journal is None else journal.begin(spool.path("received", name), content)
+        """The journal saves it, and its file is written, while the header is read and the rows are added."""
+        journal = self._scp.journal
+        saving = None if journal is None else journal.begin(self._path, self._block, self._filled)
         if saving is None:
             self._keep_large(self._to_file())
             return
+        placing = self._scp.disk.submit(self._place_small)
+
+        def durable() -> None:
+            saving.wait()
+            placing.result()
+
         with saving:
-            examined = self._examine(MemorySource(content))
-            path = self._to_file().place(name)
-            self._record(examined, path, saving.wait)
+            try:
+                self._record(self._examine(MemorySource(self._memory[: self._filled])), durable)
+            finally:
+                placing.exception()  # the memory is in use until then
+
+    def _place_small(self) -> None:
+        self._to_file().place(self._name)
 
     def _keep_large(self, file: SpoolFile) -> None:
         """The header is read while the file is made durable."""
-        path = file.place(_name(self._association.id))
-        syncing = self._scp.syncing.submit(file.sync)
+        file.place(self._name)
+        syncing = self._scp.disk.submit(file.sync)
         try:
             with io.FileIO(file.descriptor, closefd=False) as stream:
                 examined = self._examine(FileSource(stream))
         finally:
             syncing.result()
-        self._record(examined, path, _at_once)
+        self._record(examined, _at_once)
 
     def _examine(self, source: MemorySource) -> Examined:
         examined = examine(self._request, source, self._head_bytes, self._scp.keywords, self._scp.max_bytes)
         self._study = examined.reference.StudyInstanceUID
         return examined
 
-    def _record(self, examined: Examined, path: str, durable: Callable[[], None]) -> None:
-        about = self._request.TransferSyntaxUID, self._hash.hexdigest(), self.size, path, self._scp.clock()
+    def _record(self, examined: Examined, durable: Callable[[], None]) -> None:
+        about = self._request.TransferSyntaxUID, self._hash.hexdigest(), self.size, self._path, self._scp.clock()
         try:
             recorded = self._scp.ledger.record(SpooledInstance(self._association, examined, *about), durable)
         except BaseException:
-            if self._scp.may_be_recorded(path):
-                self._to_file().keep()
+            self._stays = self._scp.may_be_recorded(self._path)
             raise
-        if recorded.owns_file:
-            self._to_file().keep()
+        self._stays = recorded.owns_file
+        self._count(recorded, about[-1])
+
+    def _count(self, recorded: Recorded, received_at: float) -> None:
         tally = self._association.tally(self._study)
         tally.begun = True
         tally.new += recorded.kept is Kept.NEW
         tally.repeated += recorded.kept is Kept.REPEATED
         tally.conflict += recorded.kept is Kept.CONFLICT
+        if recorded.series_id is not None:
+            self._association.touch(recorded.series_id, received_at, written=recorded.touched)
 
     def _refuse(self, error: BaseException) -> int:
         if isinstance(error, RefusedInstance):

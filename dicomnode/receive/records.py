@@ -48,8 +48,11 @@ _ADD_INSTANCE = (
     "INSERT INTO instance (series_id, association_id, SOPInstanceUID, SOPClassUID, TransferSyntaxUID, sha256, size,"
     " path, header, generation, received_at, copies, conflict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
 )
-_COUNT_STORED = "UPDATE association SET n_stored = n_stored + 1 WHERE id = ?"
+_BEGIN_TO_STORE = "UPDATE association SET n_stored = 1 WHERE id = ? AND n_stored = 0"
 _HEADER_JSON = json.JSONEncoder(separators=(",", ":"))
+TOUCH_S = 0.2
+"""How old what the row of a Series says of its last Instance may be while an Association brings it, in seconds. Less
+than any pause that completes it; the end of the Association writes what is exact. Each time costs three pages."""
 _ACTIONS = {Event.INSTANCE_STORED: "C", Event.INSTANCE_REPEATED: "R"}
 """Event Action Code (PS3.15 A.5.1): create, read (it was held already), and update for what changes what was there."""
 
@@ -77,10 +80,15 @@ class SpooledInstance:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """``owns_file``: a row points to the file that was just written; otherwise it is a spare copy."""
+    """``owns_file``: a row points to the file that was just written; otherwise it is a spare copy.
+
+    ``series_id``: the open Series that it came for, if any; ``touched``: whose row says when.
+    """
 
     kept: Kept
     owns_file: bool
+    series_id: int | None = None
+    touched: bool = False
 
 
 @dataclass(slots=True)
@@ -110,12 +118,15 @@ class Batch:
         if same is not None:
             return self._repeat(spooled, same)
         conflict = bool(others)
-        series_id, generation = self._series(study_id, spooled, extends=not conflict)
+        series_id, generation, touched = self._series(study_id, spooled, extends=not conflict)
         self._add(series_id, generation, spooled, conflict=conflict)
-        self.connection.execute(_COUNT_STORED, (spooled.association.id,))
+        if not spooled.association.n_stored:
+            self.connection.execute(_BEGIN_TO_STORE, (spooled.association.id,))
         event = Event.INSTANCE_CONFLICT if conflict else Event.INSTANCE_STORED
         self._audit(event, spooled, generation=generation)
-        return Recorded(Kept.CONFLICT if conflict else Kept.NEW, owns_file=True)
+        if conflict:
+            return Recorded(Kept.CONFLICT, owns_file=True)
+        return Recorded(Kept.NEW, owns_file=True, series_id=series_id, touched=touched)
 
     def _study(self, spooled: SpooledInstance) -> int:
         uid = spooled.examined.reference.StudyInstanceUID
@@ -134,31 +145,44 @@ class Batch:
             tally.PatientID, tally.AccessionNumber = known[0], known[1]
         return int(number)
 
-    def _series(self, study_id: int, spooled: SpooledInstance, *, extends: bool) -> tuple[int, int]:
-        """Id and generation. A new Instance ``extends`` it; when it was complete, its next generation opens."""
+    def _series(self, study_id: int, spooled: SpooledInstance, *, extends: bool) -> tuple[int, int, bool]:
+        """Id, generation, and whether its row says that something came now.
+
+        A new Instance ``extends`` it; when it was complete, its next generation opens.
+        """
         examined, uid, now = spooled.examined, spooled.examined.reference.SeriesInstanceUID, spooled.received_at
         sender = (spooled.association.CallingAETitle, spooled.association.id)
         row = self.connection.execute(_FIND_SERIES, (study_id, uid)).fetchone()
         if row is None:
             about = examined.text("Modality"), examined.text("SeriesDescription")
             added = self.connection.execute(_ADD_SERIES, (study_id, uid, *about, *sender, now, now))
-            return int(added.lastrowid or 0), 1
+            return int(added.lastrowid or 0), 1, True
         number, generation, state, *before = row
         if not extends:
-            return number, generation
-        if state == "complete":
+            return number, generation, False
+        reopened = state == "complete"
+        if reopened:
             generation += 1
             self.connection.execute(_REOPEN_SERIES, (number,))
             self._audit(Event.SERIES_REOPENED, spooled, generation=generation)
-        self._touch(number, spooled, tuple(before))
-        return number, generation
+        return number, generation, self._touch(number, spooled, tuple(before), at_once=reopened)
 
-    def _touch(self, series_id: int, spooled: SpooledInstance, before: tuple[str, int | None]) -> None:
-        """It has come now, from this Association. An index is written when its column is set, even to what it was."""
-        self.connection.execute(_TOUCH_SERIES, (spooled.received_at, series_id))
+    def _touch(
+        self, series_id: int, spooled: SpooledInstance, before: tuple[str, int | None], *, at_once: bool = False
+    ) -> bool:
+        """It has come now, from this Association; says whether its row was told.
+
+        An index is written when its column is set, even to what it was.
+        """
         sender = (spooled.association.CallingAETitle, spooled.association.id)
+        known = spooled.association.touched.get(series_id)
+        is_fresh = known is not None and 0.0 <= spooled.received_at - known.written < TOUCH_S
+        if is_fresh and sender == before and not at_once:
+            return False
+        self.connection.execute(_TOUCH_SERIES, (spooled.received_at, series_id))
         if sender != before:
             self.connection.execute(_HAND_OVER_SERIES, (*sender, series_id))
+        return True
 
     def _add(self, series_id: int, generation: int, spooled: SpooledInstance, *, conflict: bool) -> None:
         reference = spooled.examined.reference
@@ -189,10 +213,11 @@ class Batch:
         change = "UPDATE instance SET copies = copies + 1, path = ? WHERE id = ?"
         self.connection.execute(change, (kept_path, number))
         state, *before = self.connection.execute(_STATE_OF_SERIES, (series_id,)).fetchone()
-        if state == "open" and not conflict:
-            self._touch(series_id, spooled, tuple(before))
         self._audit(Event.INSTANCE_REPEATED, spooled, copies=copies + 1)
-        return Recorded(Kept.REPEATED, owns_file=lost_file)
+        if state != "open" or conflict:
+            return Recorded(Kept.REPEATED, owns_file=lost_file)
+        touched = self._touch(series_id, spooled, tuple(before))
+        return Recorded(Kept.REPEATED, owns_file=lost_file, series_id=series_id, touched=touched)
 
     def _begin(self, spooled: SpooledInstance) -> None:
         """The first Instance of a Study over this Association (PS3.15 A.5.3.3)."""

@@ -21,6 +21,9 @@ from dicomnode.store.engine import Store
 from dicomnode.store.journal import SEGMENTS, IntakeJournal
 from dicomnode.store.spool import Spool
 
+AMPLE_BYTES = 8 * 2**30
+LOOK_S = 0.2
+"""How much more than the reserve is ample, and how long it stays so at least: nothing here writes that fast."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +38,8 @@ class StorageScp:
         self.keywords = ROUTING_KEYWORDS | config.rule_keywords
         self.ledger = Ledger(store, self._is_there)
         self.journal: IntakeJournal | None = None
-        self.syncing = ThreadPoolExecutor(config.receive.max_associations, "sync")
+        self._ample_until = 0.0
+        self.disk = ThreadPoolExecutor(config.receive.max_associations, "disk")
 
     def open_journal(self, owner: str, size: int) -> None:
         """Take a journal of ``size`` bytes for the process ``owner``, whose earlier ones were replayed.
@@ -49,7 +53,7 @@ class StorageScp:
 
     def close(self) -> None:
         """Nothing is on its way any more: files that only the journal holds are synced."""
-        self.syncing.shutdown()
+        self.disk.shutdown()
         if self.journal is not None:
             self.journal.close()
 
@@ -58,9 +62,17 @@ class StorageScp:
         return Incoming(self, association, request)
 
     def require_space(self) -> None:
-        """A reserve stops the intake before the disk is full. Raises Transient."""
-        if self.spool.free_bytes() < self.min_free:
+        """A reserve stops the intake before the disk is full. Raises Transient.
+
+        Far from full, it is looked at a few times a second.
+        """
+        now = time.monotonic()
+        if now < self._ample_until:
+            return
+        free = self.spool.free_bytes() - self.min_free
+        if free < 0:
             raise Transient("spool: less than min_free_bytes left")
+        self._ample_until = now + LOOK_S if free > AMPLE_BYTES else 0.0
 
     def may_be_recorded(self, path: str) -> bool:
         """The commit may have happened although it raised; only a file that no row names may be removed."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dicomnode.receive.admission import Request
+from dicomnode.store.journal_record import RecordMemory
 
 End = Literal["released", "aborted", "lost"]
 
@@ -27,10 +28,19 @@ class Tally:
     refused: int = 0
 
 
+@dataclass(slots=True)
+class Touched:
+    """When an Instance of a Series last came over an Association, and what of that its row says; as ``received_at``."""
+
+    last: float
+    written: float
+
+
 @dataclass(slots=True, eq=False)
 class OpenAssociation:
     """An accepted Association. Its C-STOREs run one after the other, in its own thread.
 
+    ``touched``: the open Series that it brings, by the number of their rows.
     ``request``: by what it was opened. ``may_store``, ``may_report``: see ``admission.Admitted``.
     """
 
@@ -44,13 +54,27 @@ class OpenAssociation:
     running: bool = False
     last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    _memory: bytearray = field(default_factory=bytearray)
+    touched: dict[int, Touched] = field(default_factory=dict)
+    _memory: RecordMemory | None = None
 
-    def memory(self, size: int) -> bytearray:
+    def memory(self, size: int) -> RecordMemory:
         """``size`` bytes for the C-STORE that runs, the same each time: fresh ones cost more than all that is done."""
-        if not self._memory:
-            self._memory = bytearray(size)
+        if self._memory is None:
+            self._memory = RecordMemory(size)
         return self._memory
+
+    @property
+    def n_stored(self) -> int:
+        """Instances that were not held before."""
+        return sum(tally.new + tally.conflict for tally in self.studies.values())
+
+    def touch(self, series_id: int, at: float, *, written: bool) -> None:
+        """An Instance of that Series has come; ``written``: its row says so."""
+        known = self.touched.get(series_id)
+        if known is None or written:
+            self.touched[series_id] = Touched(at, at)
+        else:
+            known.last = max(known.last, at)
 
     @property
     def CallingAETitle(self) -> str:
@@ -64,7 +88,8 @@ class OpenAssociation:
 
     def tally(self, study: str) -> Tally:
         """The counts of ``study``, an empty name for Instances whose Study could not be read."""
-        return self.studies.setdefault(study, Tally())
+        found = self.studies.get(study)
+        return found if found is not None else self.studies.setdefault(study, Tally())
 
     @contextmanager
     def storing(self) -> Iterator[None]:

@@ -2,30 +2,32 @@
 
 A new file costs a journal commit of the file system (inode, folder, blocks) when it is synced. Written once more into
 a file whose blocks exist already, the same bytes are durable after one ``fdatasync`` of data alone, which all
-Associations that wait at that moment share. The files themselves are synced in the background, a segment at a time; a
-start puts back from the journal what a power failure took from them (``journal_replay``).
+Associations that wait at that moment share. The write goes past the page cache where the file system can do that
+(open(2), O_DIRECT): the bytes are copied once less. The files themselves are synced in the background, a segment at a
+time; a start puts back from the journal what a power failure took from them (``journal_replay``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import mmap
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.errors import Transient
-from dicomnode.store.journal_record import Record, encode_head, span
+from dicomnode.store.journal_record import Record, RecordMemory, span
 from dicomnode.store.spool import Spool, sync_folder, write_all
 
 SEGMENTS = 2
 MAX_SHARED = 64
-Content = bytes | bytearray | memoryview
 RETRY_S = 5.0
-_ZEROS = bytes(1024 * 1024)
+_ZEROS_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
@@ -36,8 +38,8 @@ class Saving:
     given up.
     """
 
-    def __init__(self, segment: _Segment, record: Record, content: Content) -> None:
-        self.segment, self.record, self.content = segment, record, content
+    def __init__(self, segment: _Segment, record: Record, block: memoryview) -> None:
+        self.segment, self.record, self.block = segment, record, block
         self._error: OSError | None = None
         self._under_way = threading.Lock()
         self._under_way.acquire()
@@ -46,7 +48,7 @@ class Saving:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The memory of the content is the caller's again."""
+        """The memory of the record is the caller's again."""
         with self._under_way, self.segment.lock:
             self.segment.held -= 1
 
@@ -94,13 +96,14 @@ class IntakeJournal:
         self._worker.start()
         self._writer.start()
 
-    def begin(self, path: str, content: Content) -> Saving | None:
-        """Begin to make ``content``, that of the spool file ``path``, durable; it must not change before that is done.
+    def begin(self, path: str, memory: RecordMemory, size: int) -> Saving | None:
+        """Begin to make ``size`` bytes of ``memory.content(path)``, those of the spool file ``path``, durable.
 
-        None: there is no room now, sync it yourself. When the disk fails, nothing is saved by this journal any more.
+        They must not change before that is done. None: there is no room now, sync it yourself. When the disk fails,
+        nothing is saved by this journal any more.
         """
         with self._lock:
-            saving = self._reserve(path, content)
+            saving = self._reserve(path, memory, size)
             if saving is not None:
                 self._asked.put(saving)
         return saving
@@ -119,8 +122,8 @@ class IntakeJournal:
             os.close(segment.descriptor)
         self._segments = []
 
-    def _reserve(self, path: str, content: Content) -> Saving | None:
-        room = span(path, len(content))
+    def _reserve(self, path: str, memory: RecordMemory, size: int) -> Saving | None:
+        room = span(path, size)
         if self._broken or self._closing or not self._segments or room > self._bytes:
             return None
         segment = self._segments[self._current]
@@ -130,12 +133,12 @@ class IntakeJournal:
             if self._segments[following].end:
                 return None
             self._current, segment = following, self._segments[following]
-        record = Record(path, segment.end, len(content))
+        record = Record(path, segment.end, size)
         segment.end += room
         segment.records.append(record)
         with segment.lock:
             segment.held += 1
-        return Saving(segment, record, content)
+        return Saving(segment, record, memory.block(record))
 
     def _write_all(self) -> None:
         """Whatever waits is written, and shares one sync that begins after it."""
@@ -152,8 +155,8 @@ class IntakeJournal:
     def _write(self, waiting: Sequence[Saving]) -> None:
         failed = None
         try:
-            for one in waiting:
-                write_all(one.segment.descriptor, (encode_head(one.record), one.content), one.record.offset)
+            for row in _in_a_row(waiting):
+                write_all(row[0].segment.descriptor, [one.block for one in row], row[0].record.offset)
             for descriptor in {one.segment.descriptor for one in waiting}:
                 os.fdatasync(descriptor)
         except OSError as error:
@@ -177,17 +180,27 @@ class IntakeJournal:
 
     def _make(self, number: int) -> _Segment:
         file = self._spool.journal / f"{self._owner}.{number}"
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            for start in range(0, self._bytes, len(_ZEROS)):
-                write_all(descriptor, (_ZEROS,), start)
+            return _Segment(file, self._fill(file, os.O_DIRECT))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # the file system has no such way
+                raise
+        return _Segment(file, self._fill(file, 0))
+
+    def _fill(self, file: Path, flags: int) -> int:
+        """Make ``file`` with all its blocks; returns its descriptor, opened with ``flags``."""
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | flags, 0o600)
+        zeros = memoryview(mmap.mmap(-1, _ZEROS_BYTES))
+        try:
+            for start in range(0, self._bytes, _ZEROS_BYTES):
+                write_all(descriptor, (zeros,), start)
             os.fsync(descriptor)
             sync_folder(file.parent)
         except OSError:  # what is left of it would keep a full disk full
             os.close(descriptor)
             file.unlink(missing_ok=True)
             raise
-        return _Segment(file, descriptor)
+        return descriptor
 
     def _recycle(self, number: int, segment: _Segment) -> None:
         """A segment that takes no more records, and whose files are durable by themselves, begins anew."""
@@ -230,8 +243,21 @@ class IntakeJournal:
         _log.error("a received file could not be synced", extra={"path": record.path})
         area, _, name = record.path.split("/")
         try:
-            content = os.pread(segment.descriptor, record.size, record.content_offset)
+            with segment.file.open("rb") as stream:  # the descriptor may read whole blocks only
+                content = os.pread(stream.fileno(), record.size, record.content_offset)
             self._spool.store((content,), area, name)
         except (OSError, Transient):
             return False
         return True
+
+
+def _in_a_row(waiting: Sequence[Saving]) -> Iterator[list[Saving]]:
+    """Records that follow each other in one segment, together: they are written by one call."""
+    row: list[Saving] = []
+    for one in waiting:
+        end = row[-1].record.offset + len(row[-1].block) if row else None
+        if row and (one.segment is not row[0].segment or one.record.offset != end):
+            yield row
+            row = []
+        row.append(one)
+    yield row

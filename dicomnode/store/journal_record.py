@@ -1,4 +1,4 @@
-"""The layout of the intake journal.
+"""The layout of the intake journal, and the memory that a record is laid out in.
 
 A record begins at a multiple of 4096 bytes, so that writing one never touches a block of another: magic, length of
 the path, length of the content, CRC-32 of these and of the path; then the path, then the content.
@@ -6,6 +6,7 @@ the path, length of the content, CRC-32 of these and of the path; then the path,
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import zlib
@@ -31,6 +32,24 @@ class Record:
     def content_offset(self) -> int:
         """Where the content begins."""
         return self.offset + _head_bytes(self.path)
+
+
+class RecordMemory:
+    """Page-aligned memory for one record after the other: what the kernel needs to write it without a copy."""
+
+    def __init__(self, size: int) -> None:
+        """Room for records of up to ``size`` bytes, heads included; rounded up to whole blocks."""
+        self._bytes = memoryview(mmap.mmap(-1, -(-size // BLOCK) * BLOCK))
+
+    def content(self, path: str) -> memoryview:
+        """Where the content of the file ``path`` goes: behind the head of its record, to the end of the memory."""
+        return self._bytes[_head_bytes(path) :]
+
+    def block(self, record: Record) -> memoryview:
+        """The whole record, its head written before the content. What fills its last block means nothing."""
+        head = encode_head(record)
+        self._bytes[: len(head)] = head
+        return self._bytes[: span(record.path, record.size)]
 
 
 def span(path: str, size: int) -> int:

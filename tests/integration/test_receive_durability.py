@@ -16,6 +16,7 @@ from dicomnode.errors import Transient
 from dicomnode.receive import incoming
 from dicomnode.receive.ledger import Ledger, _Waiting
 from dicomnode.receive.part10 import file_head
+from dicomnode.store.journal_record import BLOCK, RecordMemory
 from dicomnode.store.spool import digest
 from dicomnode.store.tables import InstanceRow
 from tests.integration.test_intake_journal import ready
@@ -110,18 +111,21 @@ def test_r1_one_file_that_fails_does_not_take_the_others_with_it(node):
     assert [row.SOPInstanceUID for row in node.rows(InstanceRow)] == [kept[1][0].examined.reference.SOPInstanceUID]
 
 
-@pytest.mark.parametrize("room", [-2, 0, 2])
-def test_an_instance_is_whole_whether_it_stays_in_memory_or_not(node, monkeypatch, room):
+@pytest.mark.parametrize("over", [-2, 0, 2])
+def test_an_instance_is_whole_whether_it_stays_in_memory_or_not(node, monkeypatch, over):
     """R1: around the size up to which an Instance stays in memory, files hold what was sent; memory serves again."""
-    data = [slice_of(1), slice_of(2, filling=b"\3\4\5\6"), slice_of(3)]
+    assert node.send(slice_of(9)) == [0x0000]
+    room = len(RecordMemory(2 * BLOCK).content(node.rows(InstanceRow)[0].path)) // 2 * 2
     head = len(file_head(CT_IMAGE, f"{SERIES}.1", ImplicitVRLittleEndian, "CT1"))
-    monkeypatch.setattr(incoming, "JOURNALED_BYTES", head + len(data[0]) + room)
+    missing = room + over - head - len(slice_of(1, ImageComments=""))
+    data = [slice_of(n, filling=bytes([n, 7]), ImageComments="x" * missing) for n in (1, 2, 3)]
+    monkeypatch.setattr(incoming, "JOURNALED_BYTES", 2 * BLOCK)
     assert node.send(*data) == [0x0000] * 3
-    rows = node.rows(InstanceRow)
+    rows = [row for row in node.rows(InstanceRow) if row.SOPInstanceUID != f"{SERIES}.9"]
     assert len(rows) == 3
     for row, sent in zip(sorted(rows, key=lambda row: row.SOPInstanceUID), data, strict=True):
         stored = node.spool.absolute(row.path).read_bytes()
         assert stored[len(stored) - row.size :] == sent
         assert digest(sent) == row.sha256
     in_journal = sum(len(segment.records) for segment in node.server._services.scp.journal._segments)
-    assert in_journal == (0 if room < 0 else 2)
+    assert in_journal == 1 + (0 if over > 0 else 3)

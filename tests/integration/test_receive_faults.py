@@ -164,6 +164,7 @@ def test_a_start_closes_lost_associations_and_reconciles_their_transfers(node):
     assert row.ended == "lost"
     [begun], [done] = node.audit("begin transferring"), node.audit("instances transferred")
     assert done == begun | {"n_new": 3, "n_repeated": 1, "n_conflict": 0, "n_refused": None, "ended": "lost"}
+    assert row.n_stored == 3
     with node.store.read() as session:
         assert verify(session).ok
 

@@ -15,15 +15,16 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from sqlalchemy import select
 
 from dicomnode.config import Config
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.dicom.sop_classes import CT_IMAGE, MR_IMAGE, VERIFICATION
 from dicomnode.dicom.transfer_syntaxes import ALL_TRANSFER_SYNTAXES
 from dicomnode.receive import StorageServer
 from dicomnode.receive.part10 import file_head
+from dicomnode.receive.records import TOUCH_S
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
@@ -55,7 +56,7 @@ class Node:
         self.port = self.server.start()
 
     def associate(self, contexts=((CT_IMAGE, ImplicitVRLittleEndian),), *, calling="CT1", called="NODE"):
-        ae = AE(calling)
+        ae = Requestor(calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
         for abstract_syntax, transfer_syntax in contexts:
             ae.add_requested_context(abstract_syntax, transfer_syntax)
@@ -181,6 +182,35 @@ def test_begin_and_transferred_reconcile_per_association_and_study(node):
     assert begun == done
     [row] = node.rows(AssociationRow)
     assert (row.ended, row.n_stored, row.n_refused, row.peer) == ("released", 3, 1, "ct")
+
+
+def test_the_end_of_an_association_says_exactly_when_the_last_instance_came(node):
+    """Decision 35: in between the row of a Series may be a little late, and never by more than ``TOUCH_S``."""
+    association = node.associate()
+    for number in range(1, 30):
+        assert store_bytes(association, slice_of(number)) == 0x0000
+        [series], newest = node.rows(SeriesRow), max(row.received_at for row in node.rows(InstanceRow))
+        assert newest - TOUCH_S < series.last_received_at <= newest
+    assert store_bytes(association, slice_of(30)) == 0x0000
+    association.release()
+    node.settle()
+    [series] = node.rows(SeriesRow)
+    assert series.last_received_at == max(row.received_at for row in node.rows(InstanceRow))
+    assert node.rows(AssociationRow)[0].n_stored == 30
+
+
+def test_a_series_that_is_opened_again_is_told_at_once(node):
+    """R5: however shortly before the Association had told its row of another Instance."""
+    association = node.associate()
+    assert store_bytes(association, slice_of(1)) == 0x0000
+    with node.store.write() as session:
+        series = session.scalar(select(SeriesRow))
+        series.state, series.last_received_at = "complete", series.last_received_at - 100
+    assert store_bytes(association, slice_of(2)) == 0x0000
+    [series] = node.rows(SeriesRow)
+    assert (series.state, series.generation) == ("open", 2)
+    assert series.last_received_at == max(row.received_at for row in node.rows(InstanceRow))
+    association.release()
 
 
 def test_r5_same_bytes_again_are_one_copy_and_do_not_reopen_the_series(node):
