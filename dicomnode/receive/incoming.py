@@ -143,7 +143,8 @@ class Incoming:
                 placing.exception()  # the memory is in use until then
 
     def _place_small(self) -> None:
-        self._to_file().place(self._name)
+        self._file = self._scp.spool.create("received", self._name)
+        self._file.write(self._memory[: self._filled])
 
     def _keep_large(self, file: SpoolFile) -> None:
         """The header is read while the file is made durable."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from dicomnode.errors import Transient
 from dicomnode.store.journal_record import Record, RecordMemory, span
 from dicomnode.store.spool import Spool, sync_folder, write_all
+from dicomnode.store.sync import FileSystemSync
 
 SEGMENTS = 2
 MAX_SHARED = 64
@@ -86,6 +87,7 @@ class IntakeJournal:
         """Prepare; the segments are made in the background, until then nothing is saved. ``owner`` names the files."""
         self._spool, self._owner, self._bytes = spool, owner, segment_bytes
         self._segments: list[_Segment] = []
+        self._received = FileSystemSync(spool.root / "received")
         self._current = 0
         self._lock = threading.Lock()
         self._wanted = threading.Event()
@@ -121,6 +123,7 @@ class IntakeJournal:
                 segment.file.unlink(missing_ok=True)
             os.close(segment.descriptor)
         self._segments = []
+        self._received.close()
 
     def _reserve(self, path: str, memory: RecordMemory, size: int) -> Saving | None:
         room = span(path, size)
@@ -212,6 +215,14 @@ class IntakeJournal:
 
     def _settle(self, segment: _Segment) -> bool:
         """Sync the files of a segment that nobody writes; says whether all are durable by themselves now."""
+        try:
+            self._received.sync()
+        except OSError:  # one by one, to learn which
+            return self._settle_each(segment)
+        segment.records = []
+        return True
+
+    def _settle_each(self, segment: _Segment) -> bool:
         left = [record for record in segment.records if not self._settle_file(segment, record)]
         folders = {self._spool.absolute(record.path).parent for record in segment.records}
         try:

@@ -77,6 +77,17 @@ class Spool:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             return SpoolFile(self, area, temporary, descriptor)
 
+    def create(self, area: str, name: str) -> SpoolFile:
+        """Begin a file under its final name, for one whose content and name are durable elsewhere.
+
+        What a dead process left of it is known by its name, in which the Association stands, and that no row has it.
+        Raises Transient; ValueError for a name that could leave the spool.
+        """
+        with _translated():
+            final = f"{self.folder_of(area, name)}/{name}"
+            descriptor = os.open(final, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            return SpoolFile(self, area, final, descriptor)
+
     def store(self, content: tuple[bytes | memoryview, ...], area: str, name: str) -> str:
         """Write ``content`` (its parts in order) durably as ``area``/xx/``name`` and return that relative path.
 

@@ -16,6 +16,7 @@ from dicomnode.errors import Transient
 from dicomnode.store.journal import IntakeJournal, Saving
 from dicomnode.store.journal_record import BLOCK, Record, RecordMemory, encode_head, records, span
 from dicomnode.store.spool import Spool, digest, write_all
+from dicomnode.store.sync import FileSystemSync, tells_of_failure
 from dicomnode.store.tables import InstanceRow
 from tests.integration.test_receive_storage import Node, slice_of
 
@@ -109,7 +110,40 @@ def test_r1_nothing_that_was_never_acknowledged_comes_back(tmp_path, spool):
         node.close()
 
 
-def test_a_clean_stop_syncs_the_files_and_removes_the_journal(spool, monkeypatch):
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """As on a system whose syncfs(2) fails, or does not tell."""
+
+    def fail(_: FileSystemSync) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(FileSystemSync, "sync", fail)
+
+
+def test_a_clean_stop_syncs_the_file_system_and_removes_the_journal(spool, monkeypatch):
+    """R1: after a stop nothing depends on the journal."""
+    synced, sync = [], FileSystemSync.sync
+    monkeypatch.setattr(FileSystemSync, "sync", lambda it: (synced.append(os.fstat(it._descriptor).st_ino), sync(it)))
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    path, content = placed(spool, 1)
+    assert saved(journal, path, content)
+    assert synced == []
+    journal.close()
+    assert set(synced) == {(spool.root / "received").stat().st_ino}
+    assert list(spool.journal.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("release", "honest"),
+    [("6.1.0-9-amd64", True), ("5.8.0", True), ("5.7.19", False), ("4.19.0", False), ("x", False)],
+)
+def test_r3_an_old_kernel_whose_syncfs_hides_failures_is_not_trusted(release, honest):
+    """R3: before Linux 5.8 syncfs(2) returned success after a failed write."""
+    assert tells_of_failure(release) is honest
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_a_clean_stop_syncs_each_file_where_it_has_to(spool, monkeypatch):
     """R1: after a stop nothing depends on the journal."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
     path, content = placed(spool, 1)
@@ -162,6 +196,7 @@ def test_r3_a_disk_that_fails_at_the_journal_is_told_and_the_journal_is_left_alo
     journal.close()
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_r3_a_file_whose_own_sync_fails_is_written_again_from_the_journal(spool, monkeypatch):
     """R3: a failed fsync may have dropped the pages; the journal still has them."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))

@@ -47,7 +47,23 @@ def test_a_name_that_could_leave_the_spool_is_refused(spool: Spool, name: str) -
     """trust.md S7: names are ours; this is the second lock on that door."""
     with pytest.raises(ValueError, match="spool file"):
         spool.store((b"x",), "received", name)
+    with pytest.raises(ValueError, match="spool file"):
+        spool.create("received", name)
     assert files(spool) == []
+
+
+def test_a_file_under_its_final_name_is_gone_unless_it_is_kept_and_takes_nobodys_place(spool: Spool) -> None:
+    """R1: what an Instance left that was refused after all; and no file is written twice."""
+    with spool.create("received", NAME) as file:
+        file.write(b"content")
+    assert files(spool) == []
+    with spool.create("received", NAME) as file:
+        file.write(b"content")
+        file.keep()
+    assert spool.absolute(PLACE).read_bytes() == b"content"
+    with pytest.raises(Transient, match="spool: disk error 17"):
+        spool.create("received", NAME)
+    assert spool.absolute(PLACE).read_bytes() == b"content"
 
 
 def test_the_file_and_its_folders_are_synced_before_the_path_is_told(
