@@ -24,8 +24,12 @@ $(READY): pyproject.toml constraints.txt requirements.lock requirements-cpu.lock
 demo: $(READY) ## scanner, node and PACS on this machine; results in demo-out/
 	$(BIN)/dicomnode demo
 
+# Several processes, each with whole files, the long ones (acceptance) first; the cores are theirs, not BLAS's.
+# Nodes are started by the hundred: what Python has compiled once is kept.
+test: export OMP_NUM_THREADS := 1
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) ## the whole test suite (acceptance tests run where Orthanc, DCMTK and the validators are installed)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 acceptance: $(READY) ## only the acceptance tests
 	$(BIN)/python -m pytest -m acceptance

@@ -80,6 +80,19 @@ class Authority:
         chain = _pem(certificate) + (_pem(self.certificate) if self.parent else b"")
         return self._write(file, chain, certificate, secret, password)
 
+    def revoke(self, *revoked: Pair, days: tuple[float, float] = (-1, 7), file: str = "revoked") -> Path:
+        """Write ``file``.crl, the list of the certificates that count no more. ``days``: validity from now."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateRevocationListBuilder(issuer_name=self.certificate.subject)
+        builder = builder.last_update(now + timedelta(days=days[0])).next_update(now + timedelta(days=days[1]))
+        for pair in revoked:
+            entry = x509.RevokedCertificateBuilder(serial_number=pair.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now - timedelta(hours=1)).build())
+        path = self.folder / f"{file}.crl"
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_bytes(builder.sign(self.secret, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return fresh.replace(path)
+
     def _write(
         self, file: str, chain: bytes, certificate: x509.Certificate, secret: Key, password: bytes | None
     ) -> Pair:

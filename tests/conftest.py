@@ -1,10 +1,18 @@
-"""What every test shares: nothing is skipped where everything is installed."""
+"""What every test shares: how many run at once, and that nothing is skipped where everything is installed."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+MOST_PROCESSES = 8
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``--numprocesses auto``: one more than there are cores, since many tests wait for a node or an archive."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -53,10 +53,20 @@ class RawAssociation:
     """An association to a Storage SCP on this machine. Raises Refused, Ended, TimeoutError and other OSError."""
 
     def __init__(
-        self, port: int, called: str, calling: str, contexts: Iterable[Context], *, timeout_s: float = 60.0
+        self,
+        port: int,
+        called: str,
+        calling: str,
+        contexts: Iterable[Context],
+        *,
+        timeout_s: float = 60.0,
+        secure: Callable[[socket.socket], socket.socket] = lambda plain: plain,
     ) -> None:
-        """Connect and negotiate. ``accepted``: context to its id; ``max_pdu``: what the peer announced, in bytes."""
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+        """Connect and negotiate. ``accepted``: context to its id; ``max_pdu``: what the peer announced, in bytes.
+
+        ``secure``: makes the connection one of TLS.
+        """
+        self._socket = secure(socket.create_connection(("127.0.0.1", port), timeout_s))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sent = 0
         try:

@@ -16,6 +16,23 @@ STACK_MODALITIES = frozenset({"CT", "MR", "PT"})
 PET_IMAGE = "1.2.840.10008.5.1.4.1.1.128"
 STACK_SOP_CLASSES = frozenset({CT_IMAGE, ENHANCED_CT_IMAGE, MR_IMAGE, ENHANCED_MR_IMAGE, PET_IMAGE})
 MAX_LISTED = 5
+WEIGHED = frozenset(
+    {
+        "SOPClassUID",
+        "Modality",
+        "NumberOfFrames",
+        "InstanceNumber",
+        "AcquisitionNumber",
+        "ImagesInAcquisition",
+        "NumberOfSlices",
+        "NumberOfTemporalPositions",
+        "TemporalPositionIdentifier",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "SliceThickness",
+    }
+)
+"""All that ``weigh`` asks a header."""
 
 
 class Shape(StrEnum):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from dicomnode.assemble.evidence import Evidence, weigh
+from dicomnode.assemble.evidence import WEIGHED, Evidence
 from dicomnode.assemble.judge import AssociationEnd, SeriesFacts
+from dicomnode.dicom.summary import Header
 from dicomnode.store.tables import AssociationRow, InstanceRow, ProcessRow, SeriesRow
 
 RECEIVING_ROLE = "receive"
@@ -24,11 +25,27 @@ def listening_since(session: Session) -> float | None:
     return None if newest.stopped_at is not None else float(newest.started_at)
 
 
-def read_evidence(session: Session, series_id: int) -> Evidence:
-    """Weigh the headers of all Instances of a Series, of every generation, conflicting copies left out."""
-    query = select(InstanceRow.header).where(InstanceRow.series_id == series_id, InstanceRow.conflict.is_(False))
-    headers = session.scalars(query.order_by(InstanceRow.id))
-    return weigh([{keyword: tuple(values) for keyword, values in header.items()} for header in headers])
+def read_headers(session: Session, series_id: int, after: int = 0) -> list[tuple[int, Header]]:
+    """Row id and header, as far as ``weigh`` asks it, of the Instances of a Series, oldest first.
+
+    Of every generation, conflicting copies left out; only those whose rows came ``after`` that id: a row never
+    changes in what is read here, and a new one has a greater id than all there are.
+    """
+    query = select(InstanceRow.id, InstanceRow.header).where(
+        InstanceRow.series_id == series_id, InstanceRow.id > after, InstanceRow.conflict.is_(False)
+    )
+    return [
+        (number, {keyword: tuple(values) for keyword, values in header.items() if keyword in WEIGHED})
+        for number, header in session.execute(query.order_by(InstanceRow.id))
+    ]
+
+
+def any_ended(session: Session, association_ids: Collection[int]) -> bool:
+    """Whether one of these Associations is not open any more."""
+    if not association_ids:
+        return False
+    query = select(AssociationRow.id).where(AssociationRow.id.in_(association_ids), AssociationRow.ended != "open")
+    return session.scalar(query.limit(1)) is not None
 
 
 def read_facts(session: Session, series: SeriesRow, evidence: Evidence, listening: float | None) -> SeriesFacts:
@@ -77,3 +94,9 @@ def open_series(session: Session) -> Iterable[SeriesRow]:
     """Every Series that is still collecting, oldest first."""
     query = select(SeriesRow).where(SeriesRow.state == "open").order_by(SeriesRow.last_received_at)
     return session.scalars(query).all()
+
+
+def open_associations(session: Session, series: Iterable[SeriesRow]) -> set[int]:
+    """Ids of the Associations that ``series`` came over and that are open."""
+    is_open = set(session.scalars(select(AssociationRow.id).where(AssociationRow.ended == "open")))
+    return is_open & {row.association_id for row in series}

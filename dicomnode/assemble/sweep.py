@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.assemble.asking import ask_sender
-from dicomnode.assemble.evidence import Evidence
-from dicomnode.assemble.facts import listening_since, open_series, read_evidence, read_facts
+from dicomnode.assemble.evidence import Evidence, weigh
+from dicomnode.assemble.facts import (
+    any_ended,
+    listening_since,
+    open_associations,
+    open_series,
+    read_facts,
+    read_headers,
+)
 from dicomnode.assemble.judge import SeriesFacts, Verdict, judge
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.dicom.summary import Header
 from dicomnode.jobs import enqueue
 from dicomnode.store.changes import Changes
 from dicomnode.store.engine import Store
@@ -27,22 +35,44 @@ SWEEP_S, LEAST_PAUSE_S = 0.5, 0.05
 """Seconds between two sweeps, at most; and at least, where only a change asks for the second."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What is known of an open Series. ``evidence``: None until it is weighed."""
+
+    last_received_at: float = -math.inf
+    newest_id: int = 0
+    headers: tuple[Header, ...] = ()
+    evidence: Evidence | None = None
+
+
 @dataclass(slots=True)
 class EvidenceMemory:
-    """Evidence of open Series that have not changed since the last sweep. Losing it costs only time.
+    """Headers of open Series as they come, so that only new ones are read. Losing it costs only time.
 
-    ``due``: when, for all that is known, the next Series may be complete, in seconds since 1970.
+    ``due``: when, for all that is known, the next Series may be complete, in seconds since 1970. ``sending``: ids of
+    the Associations that the Series came over, and that were open when they were last looked at.
     """
 
-    known: dict[int, tuple[float, Evidence]] = field(default_factory=dict)
+    known: dict[int, _Followed] = field(default_factory=dict)
     due: float = 0.0
+    sending: set[int] = field(default_factory=set)
+
+    def follow(self, session: Session, series: SeriesRow) -> _Followed:
+        """Read what came to ``series`` since it was last looked at."""
+        seen = self.known.get(series.id, _Followed())
+        if seen.last_received_at != series.last_received_at:
+            came = read_headers(session, series.id, seen.newest_id)
+            newest = came[-1][0] if came else seen.newest_id
+            headers = (*seen.headers, *(header for _, header in came))
+            seen = self.known[series.id] = _Followed(series.last_received_at, newest, headers)
+        return seen
 
     def of(self, session: Session, series: SeriesRow) -> Evidence:
-        """The evidence of ``series``, read again when an Instance came since."""
-        seen = self.known.get(series.id)
-        if seen is None or seen[0] != series.last_received_at:
-            seen = self.known[series.id] = (series.last_received_at, read_evidence(session, series.id))
-        return seen[1]
+        """The evidence of ``series``."""
+        seen = self.follow(session, series)
+        evidence = seen.evidence or weigh(seen.headers)
+        self.known[series.id] = replace(seen, evidence=evidence)
+        return evidence
 
     def keep_only(self, series_ids: set[int]) -> None:
         """Forget every other Series."""
@@ -52,8 +82,9 @@ class EvidenceMemory:
 class Sweeper:
     """Sweeps when a Series is due, soon after anything has changed in the database, and now and then in any case.
 
-    Sweeps that changes bring take at most a tenth of the time, however much is received. ``clock``: seconds since
-    1970; ``steady``: seconds that nobody can set.
+    Sweeps that changes bring take at most a tenth of the time, however much is received; the end of an Association
+    that a Series came over does not wait for that. ``clock``: seconds since 1970; ``steady``: seconds that nobody can
+    set.
     """
 
     def __init__(
@@ -72,7 +103,8 @@ class Sweeper:
         begun, now = self._steady(), self._clock()
         self._changed |= self._changes.look()
         rested = begun - self._ended
-        wanted = (self._changed and rested >= self._pause) or now >= self._memory.due or rested >= SWEEP_S
+        changed = self._changed and (rested >= self._pause or self._sent())
+        wanted = changed or now >= self._memory.due or rested >= SWEEP_S
         if not wanted:
             return 0
         self._changed = False
@@ -81,6 +113,13 @@ class Sweeper:
         finally:
             self._ended = self._steady()
             self._pause = max(LEAST_PAUSE_S, 10.0 * (self._ended - begun))
+
+    def _sent(self) -> bool:
+        """Whether a sender has ended what was under way: one look at a few rows."""
+        if not self._memory.sending:
+            return False
+        with self._store.read() as session:
+            return any_ended(session, self._memory.sending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +151,12 @@ def _judge_all(session: Session, config: Config, now: float, memory: EvidenceMem
     listening = listening_since(session)
     rows = list(open_series(session))
     memory.keep_only({row.id for row in rows})
+    memory.sending = open_associations(session, rows)
     judged, memory.due = [], math.inf
     for row in rows:
         settled_at = row.last_received_at + config.assemble.settle_s
         if now < settled_at and row.asked_at is None:
+            memory.follow(session, row)
             memory.due = min(memory.due, settled_at)
             continue
         facts = read_facts(session, row, memory.of(session, row), listening)

@@ -125,14 +125,16 @@ class ReceiveTls(_KeyPassword):
     """``[receive.tls]``: the port on which associations are encrypted (PS3.15 B.12). PEM files.
 
     ``cert``: our certificate and those between it and its authority; ``key``: its private key. ``ca``: the authorities
-    of the clients' certificates; ``client_certificate``: "required" (mutual TLS) or "none". ``plain``: is ``[node]``
-    ``port`` open too, without encryption?
+    of the clients' certificates; ``crl``: the revocation lists of these that issue them, None: nothing is revoked.
+    ``client_certificate``: "required" (mutual TLS) or "none". ``plain``: is
+    ``[node]`` ``port`` open too, without encryption?
     """
 
     port: Annotated[int, Field(ge=0, le=65535)] = DICOM_TLS_PORT
     cert: Path
     key: Path
     ca: Path | None = None
+    crl: Path | None = None
     client_certificate: Literal["required", "none"] = "required"
     plain: bool = False
 
@@ -142,4 +144,6 @@ class ReceiveTls(_KeyPassword):
             raise ValueError('give ca, the authorities of the clients\' certificates, or client_certificate = "none"')
         if self.client_certificate == "none" and self.ca is not None:
             raise ValueError('ca says nothing where client_certificate = "none"')
+        if self.client_certificate == "none" and self.crl is not None:
+            raise ValueError('crl says nothing where client_certificate = "none"')
         return self

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import StoragePresentationContexts
+
+from dicomnode.dicom.requestor import Acceptor
 
 AE_TITLE = "DEMOPACS"
 
@@ -39,7 +41,7 @@ class DemoPacs:
 def demo_pacs(folder: Path, port: int = 0) -> Iterator[DemoPacs]:
     """Run the PACS on a loopback port, a free one unless ``port`` says which."""
     pacs = DemoPacs(folder)
-    entity = AE(ae_title=AE_TITLE)
+    entity = Acceptor(ae_title=AE_TITLE)
     entity.supported_contexts = StoragePresentationContexts
     entity.maximum_pdu_size = 0
     entity.add_supported_context("1.2.840.10008.1.1")

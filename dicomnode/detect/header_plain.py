@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from pydicom import Dataset
@@ -20,7 +20,6 @@ from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.uid import UID
 from pydicom.values import convert_string
 
 from dicomnode.dicom.encoding import ANY_VR
@@ -28,7 +27,8 @@ from dicomnode.errors import Permanent
 
 ELEMENT, ITEM = struct.Struct("<HH2sI"), struct.Struct("<I")
 NO_VR, SEQUENCE_VR, UNKNOWN_VR = b"\0\0", b"SQ", b"UN"
-_CHARACTER_SET = 0x00080005
+_CHARACTER_SET, _SYNTAX = 0x00080005, BaseTag(0x00020010)
+_LONG, _MOST_ALIKE = 128, 20_000
 _Encoding = str | MutableSequence[str]
 
 
@@ -38,11 +38,16 @@ class NotPlain(Permanent):
 
 @dataclass(slots=True)
 class PlainLimits:
-    """What is left to use for headers: ``elements`` and ``items``, counted down; ``depth`` of sequences."""
+    """What is left to use for headers: ``elements`` and ``items``, counted down; ``depth`` of sequences.
+
+    ``alike``: elements of the headers so far by their bytes. The headers of one Series differ in a dozen of their
+    elements, so that most of a header is found here; raw elements cannot change.
+    """
 
     elements: int = 4_000_000
     items: int = 400_000
     depth: int = 64
+    alike: dict[bytes, RawDataElement] = field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=8192)
@@ -69,29 +74,39 @@ def dataset_of(plain: bytes | memoryview, transfer_syntax: str, limits: PlainLim
         dataset = _dataset(memoryview(plain), 0, len(plain), limits, default_encoding, 0)
     except struct.error as error:
         raise NotPlain from error
-    dataset.file_meta = FileMetaDataset()
-    if transfer_syntax:
-        dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
+    dataset.file_meta = FileMetaDataset(_file_meta(transfer_syntax))
     return dataset
+
+
+def _file_meta(transfer_syntax: str) -> dict[BaseTag, RawDataElement | DataElement]:
+    if not transfer_syntax:
+        return {}
+    value = transfer_syntax.encode("ascii", "replace")
+    return {_SYNTAX: RawDataElement(_SYNTAX, "UI", len(value), value, 0, is_implicit_VR=False, is_little_endian=True)}
 
 
 def _dataset(data: memoryview, at: int, end: int, limits: PlainLimits, encoding: _Encoding, depth: int) -> Dataset:
     elements: dict[BaseTag, RawDataElement | DataElement] = {}
-    own = encoding
+    own, alike, head = encoding, limits.alike, ELEMENT.size
     while at < end:
         group, number, vr, length = ELEMENT.unpack_from(data, at)
-        at += ELEMENT.size
+        begin, at = at, at + head
         limits.elements -= 1
         if length > end - at or limits.elements < 0:
             raise NotPlain
-        tag = tag_object(group << 16 | number)
         if vr == SEQUENCE_VR:
+            tag = tag_object(group << 16 | number)
             items = _items(data, at, at + length, limits, own, depth + 1)
             elements[tag] = DataElement(tag, "SQ", items)
         else:
-            element = _raw(tag, vr, bytes(data[at : at + length]))
-            elements[tag] = element
-            if tag == _CHARACTER_SET:
+            content = bytes(data[begin : at + length])
+            element = alike.get(content)
+            if element is None:
+                element = _raw(tag_object(group << 16 | number), vr, content[head:])
+                if length <= _LONG and len(alike) < _MOST_ALIKE:
+                    alike[content] = element
+            elements[element.tag] = element
+            if number == _CHARACTER_SET & 0xFFFF and group == _CHARACTER_SET >> 16:
                 own = convert_encodings(convert_string(element.value or b"", True))  # noqa: FBT003 - pydicom's
         at += length
     dataset = Dataset(elements, parent_encoding=encoding)

@@ -22,7 +22,7 @@ from dicomnode.detect.status_job import announce
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
 from dicomnode.dicom.unquoted import unquoted
 from dicomnode.jobs import Job, bury, enqueue, finish, hold
-from dicomnode.report import DerivedObject, to_bytes
+from dicomnode.report import DerivedObject, Encoder, to_bytes
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
 from dicomnode.store.stages import record_analysis
@@ -56,9 +56,10 @@ def store_objects(spool: Spool, objects: Iterable[DerivedObject]) -> tuple[Store
     fails."""
     writing: deque[Future[StoredObject]] = deque()
     stored: list[StoredObject] = []
+    encoder = Encoder()
     with ThreadPoolExecutor(1, "store") as pool:
         for item in objects:
-            writing.append(pool.submit(_store, spool, item, to_bytes(item.dataset)))
+            writing.append(pool.submit(_store, spool, item, to_bytes(item.dataset, encoder)))
             if len(writing) > _AHEAD:
                 stored.append(writing.popleft().result())
         return (*stored, *(one.result() for one in writing))

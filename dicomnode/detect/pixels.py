@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from dicomnode.detect.volume_header import integer, items, number, numbers, text
 from dicomnode.detect.volume_terms import MALFORMED, NotAnalysable
 from dicomnode.detectors.contract import Array, Mask
 
-Real = npt.NDArray[np.float64]
+Real = npt.NDArray[np.floating[Any]]
+_EXACT_IN_FLOAT32 = float(1 << 24)
 _AIR_HU, _LEAST_HU = -1000.0, -1024.0
 
 
@@ -87,12 +89,16 @@ def _lookup_table(item: Dataset, form: PixelFormat) -> LookupTable:
     return LookupTable(first, tuple(int(word) for word in words))
 
 
-def apply_lut(stored: Stored, lut: ModalityLUT) -> Real:
-    """Output values, float64, of the shape of ``stored``; outside a table its end entries hold (PS3.3 C.11.1.1.1)."""
+def apply_lut(stored: Stored, lut: ModalityLUT, kind: type[np.floating[Any]] = np.float64) -> Real:
+    """Output values of the shape of ``stored``; outside a table its end entries hold (PS3.3 C.11.1.1.1).
+
+    ``kind``: what a Rescale is computed in and gives.
+    """
     if isinstance(lut, Rescale):
-        output = stored.astype(np.float64)
-        output *= lut.slope
-        output += lut.intercept
+        output = stored.astype(kind)
+        if lut != Rescale():
+            output *= lut.slope
+            output += lut.intercept
         return output
     index = np.clip(stored.astype(np.int64) - lut.first, 0, len(lut.entries) - 1)
     return np.asarray(lut.entries, dtype=np.float64)[index]
@@ -104,6 +110,14 @@ def expressible_range(form: PixelFormat, lut: ModalityLUT) -> tuple[float, float
         return float(min(lut.entries)), float(max(lut.entries))
     ends = [end * lut.slope + lut.intercept for end in form.stored_range]
     return min(ends), max(ends)
+
+
+def _exact_in(form: PixelFormat, lut: ModalityLUT) -> type[np.floating[Any]]:
+    """float32 where every step of the rescale is a whole number that it holds, as in most CT: half of the time."""
+    if isinstance(lut, LookupTable) or not (lut.slope.is_integer() and lut.intercept.is_integer()):
+        return np.float64
+    product = abs(lut.slope) * (1 << max(16, form.bits_allocated))  # a codec may give more than Bits Stored
+    return np.float32 if 2 * (product + abs(lut.intercept)) <= _EXACT_IN_FLOAT32 else np.float64
 
 
 def padding_mask(header: Dataset, form: PixelFormat, stored: Stored, words: Stored) -> Mask:
@@ -119,6 +133,8 @@ def padding_mask(header: Dataset, form: PixelFormat, stored: Stored, words: Stor
     ends = sorted(_in_sense_of(form, end) for end in (value, value if limit is None else limit))
     least, greatest = form.stored_range
     where = stored if least <= ends[0] and ends[1] <= greatest else words
+    if ends[1] < where.min() or where.max() < ends[0]:
+        return np.zeros(stored.shape, dtype=np.bool_)
     mask: Mask = (where >= ends[0]) & (where <= ends[1])
     return mask
 
@@ -146,17 +162,17 @@ def to_grey(header: Dataset, form: PixelFormat, lut: ModalityLUT, frame: tuple[S
     becomes air, -1000 HU, when the image reaches that low.
     """
     stored, words = frame
-    output = apply_lut(stored, lut)
+    output = apply_lut(stored, lut, _exact_in(form, lut))
     least, greatest = expressible_range(form, lut)
     if is_inverted(header):
         output = least + greatest - output
     is_ct = text(header, "Modality") == "CT"
     padding = padding_mask(header, form, stored, words)
-    if is_ct:
+    if is_ct and output.min() < _LEAST_HU:
         padding = padding | (output < _LEAST_HU)
     if padding.any():
         output[padding] = _background(output[~padding], _AIR_HU if is_ct else least)
-    return Grey(output.astype(np.float32), least, greatest)
+    return Grey(output.astype(np.float32, copy=False), least, greatest)
 
 
 def _background(image: Real, floor: float) -> float:

@@ -143,6 +143,8 @@ def _value(content: SourceBytes, image: SourceHeader) -> bytes:
 def significant_bits(words: Stored, form: PixelFormat) -> Stored:
     """Keep Bits Stored bits up to High Bit, with the sign extended (PS3.5 8.1.1)."""
     width = words.dtype.itemsize * 8
+    if form.bits_stored == width:
+        return words
     lifted = np.left_shift(words, width - 1 - form.high_bit)
     return np.right_shift(lifted, width - form.bits_stored)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from dicomnode.sandbox import Room
 
 ALIGNMENT = 64
 """Planes begin at multiples of so many bytes in the block that holds them."""
+_MOST_AT_ONCE, _SMALL_FILE = 4, 8 << 20
 
 
 def read_series(request: dict[str, Any], room: Room) -> dict[str, Any]:
@@ -69,11 +72,9 @@ def _said(series: Arranged, sources: Sequence[SourceFile], room: Room) -> dict[s
         size += -(-4 * frame.form.rows * frame.form.columns // ALIGNMENT) * ALIGNMENT
     headers = _write_headers(images, room)
     block = room.block(size)
-    planes: list[dict[str, Any]] = [{}] * len(offsets)
-    for index, grey in series.decoded():
-        frame = series.frames[index]
-        block.write(offsets[index], np.ascontiguousarray(grey.pixels).data)
-        planes[index] = {
+    stored = decode_all(series, block, offsets, at_once(series, len(os.sched_getaffinity(0))))
+    planes = [
+        {
             "source": source_of[id(frame.source)],
             "header": header_of[id(frame.image)],
             "frame": frame.number,
@@ -82,15 +83,49 @@ def _said(series: Arranged, sources: Sequence[SourceFile], room: Room) -> dict[s
             "position": frame.position,
             "orientation": frame.orientation,
             "window": window_of(frame),
-            "stored": (grey.stored_min, grey.stored_max),
+            "stored": ends,
         }
+        for frame, ends in zip(series.frames, stored, strict=True)
+    ]
     return {"planes": planes, "headers": headers, "spacing": series.spacing, "notes": series.notes}
+
+
+class Writable(Protocol):
+    """A ``sandbox.Block``."""
+
+    def write(self, offset: int, values: bytes | memoryview) -> None:
+        """Copy ``values`` to ``offset``, from any thread."""
+        ...
+
+
+def decode_all(series: Arranged, block: Writable, offsets: Sequence[int], threads: int) -> list[tuple[float, float]]:
+    """Write each image of ``series`` to its place in ``offsets`` (bytes), float32; answers what stored bits express.
+
+    Files are decoded by ``threads`` threads. A failure is the first bad file's, in the order of the images.
+    Raises NotAnalysable, Transient.
+    """
+
+    def decode(places: Sequence[int]) -> None:
+        for index, grey in series.decoded(places):
+            block.write(offsets[index], np.ascontiguousarray(grey.pixels).data)
+            stored[index] = grey.stored_min, grey.stored_max
+
+    stored = [(0.0, 0.0)] * len(offsets)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(decode, series.by_file()):
+            pass
+    return stored
+
+
+def at_once(series: Arranged, cores: int) -> int:
+    """How many files are decoded at once: large ones one by one, so that they take no more memory than one does."""
+    forms = (frame.form for frame in series.frames)
+    largest = max(form.rows * form.columns * form.frames * form.bits_allocated // 8 for form in forms)
+    return min(_MOST_AT_ONCE, cores) if largest <= _SMALL_FILE else 1
 
 
 def _write_headers(images: Sequence[SourceHeader], room: Room) -> list[tuple[str, int]]:
     """Headers one after the other in a block; answers the Transfer Syntax UID and the length of each."""
-    block, at = room.block(max(1, sum(len(image.plain) for image in images))), 0
-    for image in images:
-        block.write(at, image.plain)
-        at += len(image.plain)
+    plain = b"".join(image.plain for image in images)
+    room.block(max(1, len(plain))).write(0, plain)
     return [(image.syntax, len(image.plain)) for image in images]

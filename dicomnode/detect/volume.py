@@ -33,13 +33,20 @@ class Arranged:
     notes: tuple[str, ...]
     limits: Limits
 
-    def decoded(self) -> Iterator[tuple[int, Grey]]:
-        """Each image, as its place in ``frames`` and its pixels; every file is read once, in whatever order.
+    def by_file(self) -> list[list[int]]:
+        """Places in ``frames``, those of one file together: a file is decoded in one go."""
+        files: dict[str, list[int]] = defaultdict(list)
+        for index, frame in enumerate(self.frames):
+            files[frame.source.reference.SOPInstanceUID].append(index)
+        return list(files.values())
+
+    def decoded(self, places: Sequence[int]) -> Iterator[tuple[int, Grey]]:
+        """The images at ``places``, which are all of one file, as their place and their pixels.
 
         Raises NotAnalysable with a reason free of patient data, Transient when the file system fails.
         """
-        place = {id(frame): index for index, frame in enumerate(self.frames)}
-        for frame, words in _decoded(self.frames, self.limits):
+        place = {id(self.frames[index]): index for index in places}
+        for frame, words in _decoded([self.frames[index] for index in places], self.limits):
             yield place[id(frame)], to_grey(frame.header, frame.form, frame.lut, words)
 
 

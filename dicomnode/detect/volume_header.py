@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import cast
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
@@ -15,7 +16,8 @@ from pydicom.tag import BaseTag
 from dicomnode.detect.header_plain import tag_object
 from dicomnode.detect.volume_terms import MALFORMED
 
-_CHECKS: dict[str, Callable[[str], object]] = {"DS": float, "IS": int, "CS": str}
+_CHECKS: dict[str, Callable[[str], object]] = {"DS": float, "IS": int, "CS": str, "LO": str, "SH": str, "TM": str}
+_ESCAPE, _LONG = b"\x1b", 1024
 
 
 @functools.cache
@@ -29,9 +31,10 @@ def _tag_of(keyword: str) -> BaseTag:
 def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
     """The values of an element, empty when it is absent, empty or malformed."""
     tag = _tag_of(keyword)
-    if tag not in dataset:
+    raw = cast("RawDataElement | DataElement | None", dataset.get_item(tag, keep_deferred=True))
+    if raw is None:
         return ()
-    found = _simple(dataset.get_item(tag))
+    found = _simple(raw)
     if found is not None:
         return found
     try:
@@ -44,18 +47,25 @@ def values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
 
 
 def _simple(raw: RawDataElement | DataElement) -> tuple[object, ...] | None:
-    """The values of a number or code that is still as it was read; None where pydicom has to tell what they are.
+    """The values of a number, code or short text that is still as it was read; None where pydicom has to tell what
+    they are.
 
     A Series of 1000 images is asked 30 such values each, which pydicom takes ten times as long for.
     """
-    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes) or not raw.value.isascii():
+    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes) or not raw.is_little_endian:
         return None
-    if raw.VR == "US":
-        return (int.from_bytes(raw.value, "little"),) if len(raw.value) == 2 and raw.is_little_endian else None
-    check = _CHECKS.get(raw.VR or "")
-    if check is None:
+    return _plain_values(raw.VR or "", raw.value) if len(raw.value) <= _LONG else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_values(vr: str, value: bytes) -> tuple[object, ...] | None:
+    """Remembered: most values are the same in all images of a Series."""
+    if vr == "US":
+        return (int.from_bytes(value, "little"),) if len(value) == 2 else None
+    check = _CHECKS.get(vr)
+    if check is None or not value.isascii() or _ESCAPE in value:
         return None
-    found = tuple(part.strip(" \0") for part in raw.value.decode("ascii").split("\\"))
+    found = tuple(part.strip(" \0") for part in value.decode("ascii").split("\\"))
     try:
         for part in found:
             check(part)

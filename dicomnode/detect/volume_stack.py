@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 from dicomnode.detect.geometry import (
     Orientation,
     Spot,
@@ -91,7 +89,8 @@ def _position(frame: Frame) -> tuple[float, float, float]:
 
 def _same_grid(one: Frame, other: Frame) -> bool:
     shape = (one.form.rows, one.form.columns) == (other.form.rows, other.form.columns)
-    return shape and bool(np.allclose(one.spacing or (), other.spacing or (), rtol=_SPACING_TOLERANCE, atol=0))
+    pairs = zip(one.spacing or (), other.spacing or (), strict=True)
+    return shape and all(abs(a - b) <= _SPACING_TOLERANCE * abs(b) for a, b in pairs)
 
 
 def _groups(frames: Sequence[Frame], alike: Callable[[Frame, Frame], bool]) -> list[list[Frame]]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from dicomnode.config import Config
 from dicomnode.detect.analyse import ANALYSED, VOLUME_GATE, Analysis, analyse, detect_all, load, timed, told
 from dicomnode.detect.case import Case, read_case
+from dicomnode.detect.leisure import at_leisure
 from dicomnode.detect.outcome import give_up, store_objects, write_outcome, write_outdated, write_stand_ins
 from dicomnode.detect.reader import Reader
 from dicomnode.detect.together import Begun, Decoding, ready_group
@@ -212,7 +213,7 @@ class DetectWorker:
                 return
         elif not _same(begun, analysis):
             raise Permanent("no stand-ins: the model gives another answer than when the result was made")
-        stand_ins = store_objects(self._spool, analysis.stand_ins)
+        stand_ins = at_leisure(partial(store_objects, self._spool, analysis.stand_ins))
         write_stand_ins(self._store, job, case, stand_ins, self._clock())
 
     def _write(self, begun: Begun, analysis: Analysis) -> None:

@@ -1,4 +1,4 @@
-"""What a PEM file of certificates says: whose, until when, and whether its chain holds together (RFC 5280)."""
+"""What a PEM file of certificates or revocation lists says: whose, until when, does the chain hold (RFC 5280)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from dicomnode.errors import ConfigError
 
 DAY_S = 86400.0
+_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,33 @@ def read_certificates(path: Path) -> tuple[CertificateFacts, ...]:
     except ValueError as error:
         raise ConfigError(f"{path} holds no certificate that can be read") from error
     return tuple(_facts(one, after) for one, after in zip(found, [*found[1:], None], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationFacts:
+    """One revocation list. ``next_update``: seconds since the epoch, when it is over; None where it does not say."""
+
+    issuer: str
+    next_update: float | None
+
+
+def read_revocation_lists(path: Path) -> tuple[RevocationFacts, ...]:
+    """The revocation lists of a PEM file. Raises ConfigError when there is none that can be read."""
+    try:
+        parts = path.read_bytes().split(_CRL_BEGIN)[1:]
+        found = [x509.load_pem_x509_crl(_CRL_BEGIN + part) for part in parts]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} holds a revocation list that cannot be read") from error
+    if not found:
+        raise ConfigError(f"{path} holds no revocation list")
+    return tuple(
+        RevocationFacts(
+            one.issuer.rfc4514_string(), one.next_update_utc.timestamp() if one.next_update_utc is not None else None
+        )
+        for one in found
+    )
 
 
 def first_to_end(path: Path) -> CertificateFacts:

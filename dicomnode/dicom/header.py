@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import struct
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,8 @@ ROUTING_KEYWORDS: frozenset[str] = frozenset({
 """What the node keeps of every Instance, for routing, assembly and status."""
 
 _CHARACTER_SET = 0x00080005
+_EMPTY_ITEMS = struct.pack("<HHI", ITEM_BEGIN >> 16, ITEM_BEGIN & 0xFFFF, 0) * 512
+_MAY_HOLD_ITEMS = frozenset({b"SQ", b"UN", b""})
 _VR_TEXT = {vr: vr.decode("ascii") for vr in ANY_VR if vr != b"UN"}
 _LAST_TAG = 0x7FE0000F
 _PREAMBLE_BYTES = 128
@@ -83,7 +86,8 @@ _PREAMBLE_BYTES = 128
 class HeaderLimits:
     """Caps of one header. Longer values (bytes) are passed over; the other caps raise MalformedHeader.
 
-    ``depth``: nesting of sequences of undefined length. ``elements``: elements and items, nested ones included.
+    ``depth``: nesting of sequences of undefined length. ``elements``: elements and items, nested ones included; of a
+    sequence of defined length only when it is long enough to hold more.
     ``inflated_bytes``: of a deflated data set.
     """
 
@@ -291,17 +295,22 @@ def implicit_reader(order: str) -> _ReadElement:
 
 
 def explicit_reader(order: str) -> _ReadElement:
-    """PS3.5 7.1.2. Delimiters have no VR; an element without a VR is taken as an implicit one."""
+    """PS3.5 7.1.2. An element without a VR is taken as an implicit one.
+
+    Items and delimiters have none (7.5): the length of an item may look like one, and is not read as such.
+    """
     unpack = struct.Struct(order + "HH2sH").unpack_from
     unpack_length = struct.Struct(order + "I").unpack_from
 
     def read(data: bytes | memoryview, at: int) -> _Element:
         group, element, vr, length = unpack(data, at)
+        if group == 0xFFFE:
+            return group << 16 | element, b"", unpack_length(data, at + 4)[0], 8
         if vr in SHORT_VR:
             return group << 16 | element, vr, length, 8
         if vr in LONG_VR:
             return group << 16 | element, vr, unpack_length(data, at + 8)[0], 12
-        if group == 0xFFFE or not (b"AA" <= vr <= b"ZZ" or vr == b"  "):
+        if not (b"AA" <= vr <= b"ZZ" or vr == b"  "):
             return group << 16 | element, b"", unpack_length(data, at + 4)[0], 8
         return group << 16 | element, vr, length, 8
 
@@ -324,8 +333,10 @@ def _scan(
             if budget < 0:
                 raise MalformedHeader("too many elements")
             position += width
-            if length == UNDEFINED_LENGTH:
-                position, budget = _skip_undefined(source, position, read_element, vr, budget, limits.depth)
+            if length == UNDEFINED_LENGTH or (
+                length > 8 * budget and _may_hold_too_many(source, position, read_element, vr, length, budget)
+            ):
+                position, budget = _skip_items(source, position, length, read_element, vr, budget, limits.depth)
                 continue
             if (tag in elements or tag == _CHARACTER_SET) and length <= limits.value_bytes:
                 found[tag] = (vr, _value(source, position, length))
@@ -356,19 +367,39 @@ def _value(source: MemorySource, position: int, length: int) -> bytes:
     return bytes(source.data[start : start + length])
 
 
-def _skip_undefined(
-    source: MemorySource, position: int, read_element: _ReadElement, vr: bytes, budget: int, max_depth: int
-) -> tuple[int, int]:
-    """Pass over a sequence of undefined length (PS3.5 7.5); return the position behind it and the budget left.
+def _may_hold_too_many(
+    source: MemorySource, position: int, read_element: _ReadElement, vr: bytes, length: int, budget: int
+) -> bool:
+    """Whether a value is a sequence of defined length, with room for more items than the budget allows."""
+    if length <= 8 * budget or vr not in _MAY_HOLD_ITEMS or not _ready(source, position):
+        return False
+    return read_element(source.data, position - source.base)[0] == ITEM_BEGIN
 
-    ``stack`` holds one reader per open sequence (odd depth) or item (even depth). The content of UN is Implicit VR
-    Little Endian (6.2.2). Some writers close items of defined length too.
+
+def _skip_items(
+    source: MemorySource,
+    position: int,
+    length: int,
+    read_element: _ReadElement,
+    vr: bytes,
+    budget: int,
+    max_depth: int,
+) -> tuple[int, int]:
+    """Pass over a sequence (PS3.5 7.5) of ``length``, which may be undefined; return its end and the budget left.
+
+    ``stack`` holds one reader per open sequence (odd depth) or item (even depth), and where it ends. The content of UN
+    is Implicit VR Little Endian (6.2.2). Some writers close items of defined length too.
     """
-    stack = [implicit_reader("<") if vr == b"UN" else read_element]
+    end, has_elements = _end_of(source, position, length), vr in _MAY_HOLD_ITEMS
+    stack = [(implicit_reader("<") if vr == b"UN" else read_element, end)]
     while stack:
+        reader, inner_end = stack[-1]
+        if position >= inner_end:
+            stack.pop()
+            continue
         if not _ready(source, position):
             raise MalformedHeader("a sequence is not closed")
-        tag, vr, length, width = stack[-1](source.data, position - source.base)
+        tag, vr, length, width = reader(source.data, position - source.base)
         budget -= 1
         if budget < 0:
             raise MalformedHeader("too many elements")
@@ -378,10 +409,33 @@ def _skip_undefined(
             del stack[-2 if inside_item else -1 :]
         elif tag == ITEM_END:
             del stack[len(stack) - inside_item :]
-        elif length != UNDEFINED_LENGTH:
+        elif not length and tag == ITEM_BEGIN:
+            position, budget = _skip_empty(source, position, budget)
+        elif length != UNDEFINED_LENGTH and not (
+            length > 8 * budget
+            and has_elements
+            and (tag == ITEM_BEGIN) is not inside_item
+            and (tag == ITEM_BEGIN or _may_hold_too_many(source, position, reader, vr, length, budget))
+        ):
             position += length
         elif len(stack) >= 2 * max_depth or (tag == ITEM_BEGIN) is inside_item:
             raise MalformedHeader("sequences are nested too deep or without items")
         else:
-            stack.append(implicit_reader("<") if vr == b"UN" else stack[-1])
-    return position, budget
+            stack.append((implicit_reader("<") if vr == b"UN" else reader, _end_of(source, position, length)))
+    return min(position, end), budget
+
+
+def _skip_empty(source: MemorySource, position: int, budget: int) -> tuple[int, int]:
+    """Pass over empty items by the thousand: who sends a million of them is not worth a second of computing."""
+    data, at = source.data, position - source.base
+    while budget > 0 and data[at : at + len(_EMPTY_ITEMS)] == _EMPTY_ITEMS:
+        at, budget = at + len(_EMPTY_ITEMS), budget - len(_EMPTY_ITEMS) // 8
+    return source.base + at, budget
+
+
+def _end_of(source: MemorySource, position: int, length: int) -> int:
+    if length == UNDEFINED_LENGTH:
+        return sys.maxsize
+    if not source.reaches(position + length):
+        raise MalformedHeader("a length goes beyond the end of the data")
+    return position + length

@@ -1,12 +1,13 @@
-"""The AE that opens Associations: who we are, and no socket left open."""
+"""AEs that leave no socket open: one that opens Associations, one that waits for them."""
 
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler
 
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -34,3 +35,19 @@ class Requestor(AE):
         made = _Socket(assoc, address=address)
         made.tls_args = tls_args
         return made
+
+
+class _Handler(RequestHandler):
+    def _create_association(self) -> Association:
+        made = super()._create_association()
+        # The library offers no other way: a second AssociationSocket would tell of the connection twice.
+        made.dul.socket.__class__ = _Socket
+        return made
+
+
+class Acceptor(AE):
+    """An AE for Associations that others open, of the demo's archive and of those in tests; the node has its own."""
+
+    def make_server(self, *arguments: Any, **options: Any) -> Any:
+        """As AE.make_server. Raises ValueError, OSError as that does."""
+        return super().make_server(*arguments, **{"request_handler": _Handler, **options})

@@ -31,14 +31,18 @@ _FAULTS = {
     "EE_KEY_TOO_SMALL": "the key of the certificate is too short",
     "CA_KEY_TOO_SMALL": "the key of an authority is too short",
     "CA_MD_TOO_WEAK": "the certificate is signed with a hash that is too weak",
-    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in the file",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate or revocation list in the file",
 }
 
 
-def server_context(cert: Path, key: Path, password: bytes | None, ca: Path | None) -> ssl.SSLContext:
+def server_context(
+    cert: Path, key: Path, password: bytes | None, ca: Path | None, crl: Path | None = None
+) -> ssl.SSLContext:
     """A server's context. ``ca``: authorities of the clients' certificates, which are required then (mutual TLS).
 
-    Raises ConfigError when a file cannot be used or others can read the key.
+    ``crl``: revocation lists (RFC 5280 5) of the authorities that issue these certificates; a certificate whose issuer
+    has no list there, or one that is over, is refused like one that is revoked. Raises ConfigError when a file cannot
+    be used or others can read the key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _profile(context)
@@ -49,6 +53,8 @@ def server_context(cert: Path, key: Path, password: bytes | None, ca: Path | Non
         _use("ca", lambda: context.load_verify_locations(cafile=str(ca)))
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_mode = ssl.CERT_REQUIRED
+        if crl is not None:
+            _look_up(context, crl)
     return context
 
 
@@ -85,6 +91,18 @@ def _load_pair(context: ssl.SSLContext, cert: Path, key: Path, password: bytes |
         lambda: context.load_cert_chain(str(cert), str(key), password=lambda: password or b""),
         unusable,
     )
+
+
+def _look_up(context: ssl.SSLContext, crl: Path) -> None:
+    """Only the client's own certificate is looked up; for those above it the root would need a list too."""
+    before = context.cert_store_stats()
+    _use("crl", lambda: context.load_verify_locations(cafile=str(crl)))
+    found = context.cert_store_stats()
+    if found["x509"] != before["x509"]:
+        raise ConfigError("crl: there are certificates in the file; authorities belong into ca")
+    if not found["crl"]:
+        raise ConfigError(f"crl: {_UNUSABLE}")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _use(what: str, load: Callable[[], None], unusable: str = _UNUSABLE) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode.config import Config, Peer, ReceiveTls, StowPeer, secret_files
-from dicomnode.dicom.certificates import CertificateFacts, read_certificates
+from dicomnode.dicom.certificates import DAY_S, CertificateFacts, read_certificates, read_revocation_lists
 from dicomnode.dicom.private_file import require_private
 from dicomnode.dicom.tls import server_context
 from dicomnode.errors import ConfigError
 
 WARN_DAYS = 30.0
+WARN_LIST_DAYS = 1.0
 _HANDSHAKE_S = 5.0
 _RENEW = "renew it (docs/operators.md, TLS): new files are taken up without a restart"
 
@@ -88,6 +89,27 @@ def _receive(tls: ReceiveTls) -> Iterator[TlsCheck]:
     yield from _chain(tls.cert)
     if tls.ca is not None:
         yield from _dates("receive.tls.ca", tls.ca)
+    if tls.crl is not None:
+        yield from _lists(tls.crl)
+
+
+def _lists(crl: Path) -> Iterator[TlsCheck]:
+    """A list that is over shuts out every client of its authority."""
+    fetch = "fetch the authority's new list, as a scheduled task does; it is taken up without a restart"
+    try:
+        found = read_revocation_lists(crl)
+    except ConfigError as error:
+        yield TlsCheck("receive.tls.crl", "fault", str(error), fetch)
+        return
+    for one in found:
+        if one.next_update is None:
+            yield TlsCheck("receive.tls.crl", "ok", f"list of {one.issuer}, without an end")
+            continue
+        end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.next_update))
+        days = (one.next_update - time.time()) / DAY_S
+        level: Literal["ok", "warning", "fault"] = "fault" if days < 0 else "warning" if days < WARN_LIST_DAYS else "ok"
+        said = f"list of {one.issuer}, {'over since' if days < 0 else 'until'} {end} UTC"
+        yield TlsCheck("receive.tls.crl", level, said, "" if level == "ok" else fetch)
 
 
 def _dates(check: str, path: Path) -> Iterator[TlsCheck]:
@@ -128,7 +150,7 @@ def _handshake(tls: ReceiveTls) -> str:
     """Protocol and cipher suite of a handshake over loopback, without a client certificate. Raises ConfigError."""
     ours = server_context(tls.cert, tls.key, tls.key_password(), None)
     if tls.ca is not None:
-        server_context(tls.cert, tls.key, tls.key_password(), tls.ca)
+        server_context(tls.cert, tls.key, tls.key_password(), tls.ca, tls.crl)
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     theirs.check_hostname = False
     theirs.verify_mode = ssl.CERT_NONE

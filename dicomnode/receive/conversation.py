@@ -50,6 +50,9 @@ from dicomnode.receive.wire import PeerGone, TooSlow, Wire, WireError
 
 CONTROL_BYTES = 64 * 1024
 LINGER_S = 2.0
+REFUSED_S = 10.0
+"""Silence after an object that cannot be understood: an honest sender goes on, or releases, at once."""
+
 _HEADER = struct.Struct(">BBL")
 _PDV = struct.Struct(">LBB")
 _NOT_STORAGE = frozenset({VERIFICATION, STORAGE_COMMITMENT_PUSH})
@@ -129,6 +132,7 @@ class Conversation:
         self._command = bytearray()
         self._message: _Message | None = None
         self._cut = False
+        self._refused = False
         self.association: OpenAssociation | None = None
         self.stopping = False
 
@@ -207,7 +211,8 @@ class Conversation:
         while True:
             is_between = self._message is None and not self._command
             limits = self._services
-            self._wire.unit(limits.network_timeout_s if is_between else limits.dimse_timeout_s)
+            idle_s = min(limits.network_timeout_s, REFUSED_S) if self._refused else limits.network_timeout_s
+            self._wire.unit(idle_s if is_between else limits.dimse_timeout_s)
             kind, _, length = _HEADER.unpack(self._wire.take(HEADER_BYTES))
             if kind == Kind.P_DATA:
                 if length > self._services.max_pdu:
@@ -303,6 +308,7 @@ class Conversation:
         self._message = None
         with association.storing():
             status = self._answer(association, message)
+            self._refused = status & 0xF000 == Status.CANNOT_UNDERSTAND
             if message.command.is_request:
                 pdus = command_pdus(message.context_id, response(message.command, status), self._max_length)
                 self._wire.send(pdus)

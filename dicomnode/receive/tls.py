@@ -33,6 +33,8 @@ class Reason(StrEnum):
     NO_CERTIFICATE = "no client certificate"
     UNKNOWN_AUTHORITY = "client certificate of an unknown authority"
     EXPIRED = "client certificate has expired or is not valid yet"
+    REVOKED = "client certificate is revoked"
+    NO_REVOCATION_LIST = "no revocation list that is valid now for the client certificate's authority"
     BAD_CERTIFICATE = "client certificate is not valid"
     REFUSED_BY_PEER = "the peer refuses our certificate or protocol"
     LOST = "connection lost in the TLS handshake"
@@ -128,14 +130,15 @@ class ServerTls:
     def _load(self) -> ssl.SSLContext:
         tls = self._settings
         try:
-            return server_context(tls.cert, tls.key, tls.key_password(), tls.ca)
+            return server_context(tls.cert, tls.key, tls.key_password(), tls.ca, tls.crl)
         except ConfigError as error:
             raise ConfigError(f"receive.tls: {error}") from error
 
     def _stamped(self) -> _Stamp:
         """Taken before the files are read: a file that is replaced in between has another one the next time."""
         tls = self._settings
-        return tuple(_stamp(path) for path in (tls.cert, tls.key, tls.ca, tls.key_password_file) if path is not None)
+        files = (tls.cert, tls.key, tls.ca, tls.crl, tls.key_password_file)
+        return tuple(_stamp(path) for path in files if path is not None)
 
 
 def identities(sock: ssl.SSLSocket) -> frozenset[str]:
@@ -184,9 +187,13 @@ def _require_current(wrapped: ssl.SSLSocket) -> None:
             raise HandshakeFailed(Reason.EXPIRED, "session taken up again")
 
 
-_EXPIRED = frozenset({9, 10})
-_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
-"""X509_V_ERR_… of OpenSSL's x509_vfy.h."""
+_CERTIFICATE_FAULTS = {
+    **dict.fromkeys((9, 10), Reason.EXPIRED),
+    **dict.fromkeys((2, 18, 19, 20, 21, 27), Reason.UNKNOWN_AUTHORITY),
+    **dict.fromkeys((3, 5, 8, 11, 12, 15, 16, 33, 35, 36, 44, 54), Reason.NO_REVOCATION_LIST),
+    23: Reason.REVOKED,
+}
+"""By X509_V_ERR_… of OpenSSL's x509_vfy.h; others are ``BAD_CERTIFICATE``."""
 
 _REASONS = {
     "UNSUPPORTED_PROTOCOL": Reason.OLD_PROTOCOL,
@@ -208,9 +215,7 @@ def _failure(error: OSError | ValueError) -> HandshakeFailed:
         case TimeoutError():
             return HandshakeFailed(Reason.LATE)
         case ssl.SSLCertVerificationError():
-            code = error.verify_code
-            reason = Reason.EXPIRED if code in _EXPIRED else Reason.BAD_CERTIFICATE
-            reason = Reason.UNKNOWN_AUTHORITY if code in _UNKNOWN_AUTHORITY else reason
+            reason = _CERTIFICATE_FAULTS.get(error.verify_code, Reason.BAD_CERTIFICATE)
             return HandshakeFailed(reason, error.verify_message)
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
             return HandshakeFailed(Reason.LOST)

@@ -2,12 +2,14 @@
 
 from dicomnode.report.build import KINDS, build_results, iter_results
 from dicomnode.report.context import BANNER, DerivedObject, ReportContext, ResultUIDs, device_uid
+from dicomnode.report.encode import Encoder
 from dicomnode.report.part10 import to_bytes
 
 __all__ = [
     "BANNER",
     "KINDS",
     "DerivedObject",
+    "Encoder",
     "ReportContext",
     "ResultUIDs",
     "build_results",

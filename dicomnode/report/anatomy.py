@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from dicomnode.report.transcribe import distinct
+
 _UNPAIRED = (
     "ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CIRCLEOFWILLIS "
     "COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD HEADNECK HEART ILEUM ILIUM "
@@ -63,9 +65,14 @@ def laterality(headers: Sequence[Dataset]) -> str | None:
     """
     if body_part(headers[0]) in UNPAIRED:
         return None
-    sides = {str(header.get("Laterality") or header.get("ImageLaterality") or "") for header in headers}
+    different = distinct(headers, "Laterality", "ImageLaterality")
+    sides = {str(header.get("Laterality") or header.get("ImageLaterality") or "") for header in different}
     side = sides.pop() if len(sides) == 1 else ""
     return side if side in ("R", "L") else ""
+
+
+FEATURES_FROM = ("RecognizableVisualFeatures", "BodyPartExamined")
+"""What ``recognisable`` reads."""
 
 
 def recognisable(header: Dataset) -> str:

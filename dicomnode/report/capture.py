@@ -10,12 +10,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
-from dicomnode.report.context import ReportContext
+from dicomnode.report.context import ReportContext, ResultUIDs
 from dicomnode.report.envelope import envelope
 from dicomnode.report.geometry import aspect_ratio, decimal, patient_orientation, slice_thickness
 from dicomnode.report.legend import legend_for, notices, picture_notices
 from dicomnode.report.montage import is_long, montage
 from dicomnode.report.overlay import Picture, draw
+from dicomnode.report.patterns import element, like
 from dicomnode.report.secondary_capture import (
     add_capture,
     add_derivation,
@@ -86,11 +87,16 @@ def captures(
         if min(numbers) < 1:
             numbers = tuple(number + 1 for number in numbers)
         yield _montage_capture(volume, headers, result, context, min(numbers) - 1)
+    source = volume.planes[0].source.series
+    pattern, uids = envelope("sc", headers, source, context), ResultUIDs.of(source, context)
     for shot in shots(volume, headers, result, context, pictured(result, context)):
-        dataset = envelope("sc", headers, shot.plane.source.series, context, shot.index)
-        dataset.InstanceNumber = numbers[shot.index]
+        dataset = like(
+            pattern,
+            element("SOPInstanceUID", "UI", uids.instance("sc", shot.index)),
+            element("InstanceNumber", "IS", numbers[shot.index]),
+        )
         add_series(dataset, SecondaryCaptureImageStorage, "overlay", headers, shot.header, context)
-        _add_image(dataset, shot, result, context)
+        _add_image(dataset, shot, headers, result, context)
         _add_geometry(dataset, shot)
         rows, columns = shot.picture.pixels.shape[:2]
         add_pixels(dataset, rows, columns, np.ascontiguousarray(shot.picture.pixels).tobytes())
@@ -111,7 +117,7 @@ def _montage_capture(
     add_capture(dataset, headers, (), remarks, context)
     grey = window_text(windows_of(volume, headers))
     text = "Montage of reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
-    add_derivation(dataset, planes, text[:1024], resampled=True, in_place=False)
+    add_derivation(dataset, planes, headers, text[:1024], resampled=True, in_place=False)
     picture = montage(volume, headers, result, context)
     rows, columns = picture.shape[:2]
     add_pixels(dataset, rows, columns, np.ascontiguousarray(picture).tobytes())
@@ -132,13 +138,15 @@ def _is_number(text: str) -> bool:
     return text.isdigit() and int(text) < 2**31
 
 
-def _add_image(dataset: Dataset, shot: Shot, result: DetectionResult, context: ReportContext) -> None:
+def _add_image(
+    dataset: Dataset, shot: Shot, headers: Sequence[Dataset], result: DetectionResult, context: ReportContext
+) -> None:
     outcome = Outcome.NOT_ANALYSED if result.planes[shot.index].left_out else result.outcome
     remarks = (str(outcome), *picture_notices(shot.index, result, context))
     add_capture(dataset, [shot.header], patient_orientation(shot.plane, shot.header), remarks, context)
     scale = shot.picture.scale
     text = derivation_text(window_text([shot.window]), scale, result.calibration, context)
-    add_derivation(dataset, [shot.plane], text, resampled=scale > 1, in_place=scale == 1)
+    add_derivation(dataset, [shot.plane], headers, text, resampled=scale > 1, in_place=scale == 1)
 
 
 def _add_geometry(dataset: Dataset, shot: Shot) -> None:

@@ -100,7 +100,9 @@ def derived_envelope(
     dataset.BurnedInAnnotation = "NO"
     dataset.PresentationLUTShape = "IDENTITY"
     add_lossy_history(dataset, *(headers[index] for index in batch.planes))
-    dataset.ReferencedSeriesSequence = referenced_series(sources(volume.planes[index] for index in batch.planes))
+    dataset.ReferencedSeriesSequence = referenced_series(
+        sources(volume.planes[index] for index in batch.planes), headers
+    )
     if not batch.stacked:
         dataset.PatientOrientation = patient_orientation(volume.planes[batch.planes[0]], first)
     elif first.get("FrameOfReferenceUID"):

@@ -7,6 +7,7 @@ Here plain values, which is nearly all of them, are encoded as they come; any ot
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
 
@@ -29,65 +30,98 @@ _BINARY = {"US": Struct("<H"), "UL": Struct("<L"), "SS": Struct("<h"), "SL": Str
 }
 _SHORT_HEAD, _LONG_HEAD, _ITEM = Struct("<HH2sH"), Struct("<HH2sHL"), Struct("<HHL")
 _MOST_SHORT = 0xFFFF
+_SHORT = 1024
+"""Bytes of the longest value that is kept; pixels are not."""
+
+_CHARSET = 0x00080005
 
 
 class NotPlain(Permanent):
     """The Dataset holds what has to be resolved first: undecoded elements, ambiguous VRs, undefined lengths."""
 
 
-def encoded(dataset: Dataset, charset: str | list[str] = "ISO_IR 6") -> bytes:
+def encoded(dataset: Dataset, charset: str = "ISO_IR 6") -> bytes:
     """The data set without file meta information. ``charset``: of what it is an item of. Raises NotPlain."""
-    return _encoded(dataset, charset, {})
+    return Encoder().encoded(dataset, charset)
 
 
-def _encoded(dataset: Dataset, charset: Any, known: dict[tuple[int, str], bytes]) -> bytes:
-    """``known``: what items gave, by their id and the character set around them: many lie in hundreds of places."""
-    parts: list[bytes] = []
-    _write(dataset, charset, known, parts.append)
-    return b"".join(parts)
+class Encoder:
+    """Encodes the objects of one result set: what lies in several of their places is encoded once.
+
+    It keeps what it was given, but for long values, so that an ``id`` names one thing only; nobody may change an
+    object's items while others of the set are still to come.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+
+    def encoded(self, dataset: Dataset, charset: str = "ISO_IR 6") -> bytes:
+        """The data set without file meta information. ``charset``: of what it is an item of. Raises NotPlain."""
+        parts: list[bytes] = []
+        self._write(dataset, charset, parts.append)
+        return b"".join(parts)
+
+    def _write(self, dataset: Dataset, charset: Any, out: Callable[[bytes], None]) -> None:
+        elements: list[tuple[int, Any]] = sorted([(int(tag), element) for tag, element in dataset.items()], key=_tag)
+        for tag, element in elements:
+            if tag == _CHARSET:
+                charset = element.value
+        known = self._known.setdefault(str(charset), _Known())
+        for tag, element in elements:
+            found = known.elements.get(id(element))
+            if found is not None:
+                out(found[1])
+                continue
+            if not isinstance(element, DataElement) or len(element.VR) != 2 or not tag & 0xFFFF:
+                raise NotPlain
+            if element.is_undefined_length:
+                raise NotPlain
+            head, content = self._element(element, tag, charset, known)
+            if len(content) <= _SHORT:
+                known.elements[id(element)] = element, head + content
+            out(head)
+            out(content)
+
+    def _element(self, element: DataElement, tag: int, charset: Any, known: _Known) -> tuple[bytes, bytes]:
+        """Its head and its content; where pydicom has to say how it is written, both are in the second."""
+        vr, value = str(element.VR), element.value
+        if vr == "SQ":
+            content = self._sequence(value, charset, known)
+        else:
+            plain = _plain(vr, value)
+            if plain is None or (len(plain) > _MOST_SHORT and vr not in _LONG):
+                return b"", _by_pydicom(element, charset)
+            content = plain
+        head = tag >> 16, tag & 0xFFFF, vr.encode()
+        if vr in _LONG:
+            return _LONG_HEAD.pack(*head, 0, len(content)), content
+        return _SHORT_HEAD.pack(*head, len(content)), content
+
+    def _sequence(self, items: Any, charset: Any, known: _Known) -> bytes:
+        parts: list[bytes] = []
+        for item in items or ():
+            found = known.items.get(id(item))
+            if found is None:
+                if getattr(item, "is_undefined_length_sequence_item", False):
+                    raise NotPlain
+                inside: list[bytes] = []
+                self._write(item, charset, inside.append)
+                content = b"".join(inside)
+                found = known.items[id(item)] = item, _ITEM.pack(0xFFFE, 0xE000, len(content)) + content
+            parts.append(found[1])
+        return b"".join(parts)
 
 
-def _write(dataset: Dataset, charset: Any, known: dict[tuple[int, str], bytes], out: Callable[[bytes], None]) -> None:
-    elements: dict[Any, Any] = dict(dataset.items())
-    stated = elements.get(0x00080005)
-    if stated is not None:
-        charset = stated.value
-    for tag in sorted(elements):
-        element = elements[tag]
-        if not isinstance(element, DataElement) or len(element.VR) != 2 or not tag & 0xFFFF:
-            raise NotPlain
-        if element.is_undefined_length:
-            raise NotPlain
-        _element(element, tag, charset, known, out)
+@dataclass(slots=True)
+class _Known:
+    """What was encoded in one character set, by its id: items with their heads, and elements."""
+
+    items: dict[int, tuple[Dataset, bytes]] = field(default_factory=dict)
+    elements: dict[int, tuple[DataElement, bytes]] = field(default_factory=dict)
 
 
-def _element(
-    element: DataElement, tag: int, charset: Any, known: dict[tuple[int, str], bytes], out: Callable[[bytes], None]
-) -> None:
-    vr, value = str(element.VR), element.value
-    if vr == "SQ":
-        content = _sequence(value, charset, known)
-    else:
-        plain = _plain(vr, value)
-        if plain is None or (len(plain) > _MOST_SHORT and vr not in _LONG):
-            out(_by_pydicom(element, charset))
-            return
-        content = plain
-    head = tag >> 16, tag & 0xFFFF, vr.encode()
-    out(_LONG_HEAD.pack(*head, 0, len(content)) if vr in _LONG else _SHORT_HEAD.pack(*head, len(content)))
-    out(content)
-
-
-def _sequence(items: Any, charset: Any, known: dict[tuple[int, str], bytes]) -> bytes:
-    parts: list[bytes] = []
-    for item in items or ():
-        if getattr(item, "is_undefined_length_sequence_item", False):
-            raise NotPlain
-        key = id(item), str(charset)
-        if key not in known:
-            known[key] = _encoded(item, charset, known)
-        parts += (_ITEM.pack(0xFFFE, 0xE000, len(known[key])), known[key])
-    return b"".join(parts)
+def _tag(element: tuple[int, Any]) -> int:
+    return element[0]
 
 
 def _plain(vr: str, value: Any) -> bytes | None:

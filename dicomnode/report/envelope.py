@@ -12,7 +12,7 @@ from dicomnode.dicom.references import SeriesReference
 from dicomnode.report.anatomy import laterality
 from dicomnode.report.codes import PROCESSING_EQUIPMENT, code_item
 from dicomnode.report.context import MANUFACTURER, ReportContext, ResultUIDs, device_uid
-from dicomnode.report.transcribe import copied, once
+from dicomnode.report.transcribe import copied, distinct, once
 
 SERIES_NUMBERS = {
     "sc": 9001,
@@ -95,7 +95,8 @@ def series_number(document: str, headers: Sequence[Dataset], context: ReportCont
 
 
 def _series_numbers(headers: Sequence[Dataset]) -> frozenset[int]:
-    return frozenset(int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") not in (None, ""))
+    stated = (header.get("SeriesNumber") for header in distinct(headers, "SeriesNumber"))
+    return frozenset(int(number) for number in stated if number not in (None, ""))
 
 
 def free_step(taken: Collection[int]) -> int:

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from dicomnode.detectors.contract import Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report.patterns import element, like
-from dicomnode.report.transcribe import copied
+from dicomnode.report.transcribe import copied, once
 
 _REQUEST_TYPE_2 = (
     "AccessionNumber",
@@ -34,8 +34,16 @@ def sources(planes: Iterable[Plane]) -> tuple[InstanceReference, ...]:
     return tuple(dict.fromkeys(plane.source for plane in planes))
 
 
-def instance_item(reference: InstanceReference, frames: Sequence[int] = ()) -> Dataset:
-    """An item that refers to an Instance, or to some of its frames (PS3.3 10.3, 10.8)."""
+def instance_item(reference: InstanceReference, frames: Sequence[int] = (), headers: Sequence[Dataset] = ()) -> Dataset:
+    """An item that refers to an Instance, or to some of its frames (PS3.3 10.3, 10.8).
+
+    ``headers``: of the result set. Its objects refer to each source in many places: all hold the same item then, so
+    nobody may change it.
+    """
+    return once(headers, ("instance item", reference, *frames), lambda: _instance_item(reference, frames))
+
+
+def _instance_item(reference: InstanceReference, frames: Sequence[int]) -> Dataset:
     item = like(
         None,
         element("ReferencedSOPClassUID", "UI", reference.SOPClassUID),
@@ -46,11 +54,11 @@ def instance_item(reference: InstanceReference, frames: Sequence[int] = ()) -> D
     return item
 
 
-def referenced_series(references: Iterable[InstanceReference]) -> list[Dataset]:
-    """Referenced Series Sequence of the Common Instance Reference Module (PS3.3 C.12.2)."""
+def referenced_series(references: Iterable[InstanceReference], headers: Sequence[Dataset]) -> list[Dataset]:
+    """Referenced Series Sequence of the Common Instance Reference Module (PS3.3 C.12.2); see ``instance_item``."""
     series: dict[str, list[Dataset]] = {}
     for reference in references:
-        series.setdefault(reference.SeriesInstanceUID, []).append(instance_item(reference))
+        series.setdefault(reference.SeriesInstanceUID, []).append(instance_item(reference, (), headers))
     items = []
     for uid, instances in series.items():
         item = Dataset()
@@ -60,12 +68,15 @@ def referenced_series(references: Iterable[InstanceReference]) -> list[Dataset]:
     return items
 
 
-def hierarchy(references: Iterable[InstanceReference]) -> list[Dataset]:
-    """Hierarchical SOP Instance Reference Macro items (PS3.3 C.17.2.1): Study, Series, Instance."""
+def hierarchy(references: Iterable[InstanceReference], headers: Sequence[Dataset]) -> list[Dataset]:
+    """Hierarchical SOP Instance Reference Macro items (PS3.3 C.17.2.1): Study, Series, Instance.
+
+    ``headers``: see ``instance_item``.
+    """
     studies: dict[str, dict[str, list[Dataset]]] = {}
     for reference in references:
         own = studies.setdefault(reference.StudyInstanceUID, {}).setdefault(reference.SeriesInstanceUID, [])
-        own.append(instance_item(reference))
+        own.append(instance_item(reference, (), headers))
     return [_study_item(study, series) for study, series in studies.items()]
 
 

@@ -25,7 +25,7 @@ from dicomnode.report import codes
 from dicomnode.report.evidence import instance_item
 from dicomnode.report.geometry import decimal, number, pixel_distance
 from dicomnode.report.patterns import element, like
-from dicomnode.report.transcribe import once
+from dicomnode.report.transcribe import once, said
 
 _CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
 _PIXELS = Code("{pixels}", "UCUM", "Pixels")
@@ -35,6 +35,9 @@ _POSITION = tuple(getattr(standard.DCM, f"ImagePositionPatient{axis}") for axis 
 _ORIENTATION = tuple(
     getattr(standard.DCM, f"ImageOrientationPatient{side}{axis}") for side in ("Row", "Column") for axis in "XYZ"
 )
+_READ = ("Modality", "FrameOfReferenceUID", "ImagerPixelSpacing", "SliceThickness")
+"""What the descriptors of an image are read from, beside its plane."""
+
 _MODALITIES = {
     "CT": standard.DCM.ComputedTomography,
     "MR": standard.DCM.MagneticResonance,
@@ -78,14 +81,12 @@ def image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> Contai
 
 
 def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
-    described: dict[InstanceReference, list[_Descriptor]] = {}
-    for plane, header in zip(planes, headers, strict=True):
-        described.setdefault(plane.source, list(_descriptors(plane, header)))
+    described = _described(planes, headers)
     named = [{one.name.value: one for one in own} for own in described.values()]
     common = [one for one in next(iter(described.values())) if all(own.get(one.name.value) == one for own in named)]
     group = _container(codes.IMAGE_LIBRARY_GROUP, [one.item() for one in common])
     shared = frozenset(one.name.value for one in common)
-    entries = _Entries()
+    entries = _Entries(headers)
     made = [
         entries.entry(source, [one for one in own if one.name.value not in shared]) for source, own in described.items()
     ]
@@ -107,7 +108,8 @@ class _Entries:
     A Series of 1000 images has as many entries with some numbers each; what is the same in all of them is shared.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, headers: Sequence[Dataset]) -> None:
+        self._headers = headers
         self._patterns: dict[object, ContentItem] = {}
 
     def entry(self, source: InstanceReference, descriptors: list[_Descriptor]) -> Dataset:
@@ -123,7 +125,9 @@ class _Entries:
         )
         below = [self._descriptor(one) for one in descriptors]
         content = (element("ContentSequence", "SQ", below),) if below else ()
-        return like(pattern, element("ReferencedSOPSequence", "SQ", [instance_item(source)]), *content)
+        return like(
+            pattern, element("ReferencedSOPSequence", "SQ", [instance_item(source, (), self._headers)]), *content
+        )
 
     def _descriptor(self, one: _Descriptor) -> Dataset:
         if not isinstance(one.value, (int, float)):
@@ -136,8 +140,33 @@ class _Entries:
         return like(pattern, element("MeasuredValueSequence", "SQ", [value]))
 
 
+def _described(planes: Sequence[Plane], headers: Sequence[Dataset]) -> dict[InstanceReference, list[_Descriptor]]:
+    """What is said of each source Instance; what several say alike is one descriptor."""
+    found: dict[InstanceReference, list[_Descriptor]] = {}
+    of_headers: dict[object, list[_Descriptor]] = {}
+    of_directions: dict[object, list[_Descriptor]] = {}
+    for plane, header in zip(planes, headers, strict=True):
+        if plane.source in found:
+            continue
+        alike = said(header, *_READ), plane.shape, plane.spacing
+        if alike not in of_headers:
+            of_headers[alike] = list(_descriptors(plane, header))
+        place: list[_Descriptor] = []
+        if plane.frame is None and plane.position and plane.orientation:
+            if plane.orientation not in of_directions:
+                of_directions[plane.orientation] = _numbers(_ORIENTATION, plane.orientation, _COSINE)
+            place = _numbers(_POSITION, plane.position, _MM) + of_directions[plane.orientation]
+        found[plane.source] = of_headers[alike] + place
+    return found
+
+
+def _numbers(names: Sequence[Code], values: Sequence[float], unit: Code) -> list[_Descriptor]:
+    return [_Descriptor(name, value, unit) for name, value in zip(names, values, strict=True)]
+
+
 def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:
-    """TID 1602 for all images, TID 1604 for single-frame cross-sections; nothing that the source does not state.
+    """TID 1602: what all images have; TID 1604 adds where single-frame cross-sections lie. Nothing that the source does
+    not state.
 
     No Target Region: validators accept few codes there; the groups have a Finding Site instead.
     """
@@ -150,11 +179,6 @@ def _descriptors(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:
     yield _Descriptor(standard.DCM.PixelDataRows, plane.shape[0], _PIXELS)
     yield _Descriptor(standard.DCM.PixelDataColumns, plane.shape[1], _PIXELS)
     yield from _spacing(plane, header)
-    if plane.frame is None and plane.position and plane.orientation:
-        yield from (_Descriptor(name, value, _MM) for name, value in zip(_POSITION, plane.position, strict=True))
-        yield from (
-            _Descriptor(name, value, _COSINE) for name, value in zip(_ORIENTATION, plane.orientation, strict=True)
-        )
 
 
 def _spacing(plane: Plane, header: Dataset) -> Iterable[_Descriptor]:

@@ -35,7 +35,7 @@ def key_objects(
     dataset.Modality = "KO"
     dataset.SeriesDescription = series_description("key images", headers[0], context)
     dataset.ReferencedPerformedProcedureStepSequence = []
-    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(flagged)
+    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(flagged, headers)
     if requested := requests(headers[0], volume.planes[0].source.StudyInstanceUID):
         dataset.ReferencedRequestSequence = requested
     _add_content(dataset, flagged, description_text(volume, result, context), context)

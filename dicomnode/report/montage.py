@@ -20,8 +20,9 @@ from dicomnode.report import colours
 from dicomnode.report.context import ReportContext
 from dicomnode.report.geometry import pixel_distance
 from dicomnode.report.legend import series_legend
-from dicomnode.report.overlay import draw_outline, regions_on, tinted
-from dicomnode.report.panel import Sheet, draw_footer, draw_panel, fitted, font_of, layout, layout_within
+from dicomnode.report.lettering import fitted, write
+from dicomnode.report.overlay import as_rgb, draw_outline, is_coloured, regions_on, tinted
+from dicomnode.report.panel import Sheet, draw_footer, draw_panel, layout, layout_within
 from dicomnode.report.scores import score_texts
 from dicomnode.report.window import Window, grey, windows_of
 
@@ -209,8 +210,11 @@ def _thumbnail(
     box = (grid.width - _GAP, grid.height - _GAP - grid.label)
     width = max(1, min(box[0], round(box[1] / aspect)))
     height = max(1, min(box[1], round(width * aspect)))
-    whole = tinted(grey(plane.pixels, window), result.planes[index].heat, context.display_threshold)
-    small = np.array(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX))
+    own, whole = result.planes[index].heat, grey(plane.pixels, window)
+    coloured = is_coloured(own, context.display_threshold)
+    shown = Image.fromarray(tinted(whole, own, context.display_threshold) if coloured else whole)
+    reduced = np.array(shown.resize((width, height), Image.Resampling.BOX))
+    small = reduced if coloured else as_rgb(reduced)
     rows, columns = plane.shape
     for region in regions_on(index, result):
         draw_outline(small, region, (width / columns, height / rows), 1.5)
@@ -232,10 +236,9 @@ def _draw_cell(
     )
     size = max(11, round(grid.label * 0.72))
     base = top + grid.height - _GAP // 2 - round(grid.label * 0.28)
-    pen.text((inner[0] + 4, base), str(index + 1), colours.TEXT, font_of(size), anchor="ls")
+    write(pen, (inner[0] + 4, base), str(index + 1), size, colours.TEXT, "ls")
     said, colour = _said(result, index), colours.FINDINGS if marked else colours.DIM_TEXT
-    text, font = fitted(said, size, width * 0.7)
-    pen.text((inner[0] + width - 4, base), text, colour, font, anchor="rs")
+    write(pen, (inner[0] + width - 4, base), *fitted(said, size, width * 0.7), colour, "rs")
     if marked:
         frame = (left + 1, top + 1, left + grid.width - 2, top + grid.height - 2)
         pen.rectangle(frame, outline=colours.FINDINGS, width=2)

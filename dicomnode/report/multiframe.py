@@ -110,7 +110,7 @@ def _instance(
     add_capture(dataset, own, orientation, remarks, context)
     text = derivation_text(window_text(part.windows), part.scale, result.calibration, context)
     in_place = part.scale == 1 and not part.leading
-    add_derivation(dataset, planes, text, resampled=not in_place, in_place=in_place)
+    add_derivation(dataset, planes, headers, text, resampled=not in_place, in_place=in_place)
     dataset.NumberOfFrames = len(planes) + part.leading
     if in_place and _has_place(planes, own):
         _add_groups(dataset, planes, own)

@@ -65,14 +65,38 @@ def tinted(base: Bytes, heat: Array, threshold: float, scale: int = 1) -> Bytes:
 
     ``base`` and ``heat``: shape (rows, columns); the answer: (rows * scale, columns * scale, 3).
     """
-    enlarged = base.repeat(scale, axis=0).repeat(scale, axis=1)
-    image = np.stack([enlarged] * 3, axis=2)
-    hot = np.clip(np.nan_to_num(_smoothly(heat, scale), nan=0.0), 0.0, 1.0)
-    shown = hot >= max(threshold, 1e-6)
+    enlarged = base if scale == 1 else base.repeat(scale, axis=0).repeat(scale, axis=1)
+    image, hot = as_rgb(enlarged), _smoothly(heat, scale)
+    shown = hot >= _lowest(threshold)
     if shown.any():
-        values = hot[shown]
-        image[shown] = colours.blended(image[shown], values, threshold)
+        part = _around(shown)
+        within, values = shown[part], np.minimum(hot[part], 1.0)[shown[part]]
+        image[part][within] = colours.blended(image[part][within], values, threshold)
     return image
+
+
+def as_rgb(base: Bytes) -> Bytes:
+    """Grey, shape (rows, columns), as RGB, shape (rows, columns, 3)."""
+    image = np.empty((*base.shape, 3), np.uint8)
+    for colour in range(3):
+        image[..., colour] = base
+    return image
+
+
+def is_coloured(heat: Array, threshold: float) -> bool:
+    """Whether ``tinted`` colours anything of a plane that is not enlarged; what is no number is never coloured."""
+    return bool((heat >= _lowest(threshold)).any())
+
+
+def _lowest(threshold: float) -> float:
+    """Heat from which there is colour: where there is none at all, never."""
+    return max(threshold, 1e-6)
+
+
+def _around(shown: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The least rows and columns that hold everything that is true."""
+    rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _smoothly(heat: Array, scale: int) -> Array:

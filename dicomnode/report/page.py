@@ -57,7 +57,7 @@ def pages(
     add_capture(dataset, headers, (), ("report page", outcomes(result), *notices(result, context)), context)
     grey = window_text(windows_of(volume, headers))
     text = "Report page with reduced overlay pictures. " + derivation_text(grey, 1, result.calibration, context)
-    add_derivation(dataset, volume.planes, text[:1024], resampled=True, in_place=False)
+    add_derivation(dataset, volume.planes, headers, text[:1024], resampled=True, in_place=False)
     add_page(dataset, content, gallery(volume, headers, result, context))
     yield dataset
 

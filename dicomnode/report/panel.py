@@ -5,18 +5,17 @@ Text keeps clear of the corners of the sheet, where viewers write; the banner si
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import ceil
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dicomnode.report import colours
+from dicomnode.report.lettering import drawable, fitted, wide, write
 
-Colour = tuple[int, int, int]
 _LINE = 1.36
 _SCALE_LINES = 8.2
 _GAP_LINES = 0.55
@@ -90,35 +89,6 @@ def _lines(legend: Legend) -> float:
     return _HEAD_LINES + len(legend.scores) + _SCALE_LINES + len(legend.facts) + 3 * _GAP_LINES
 
 
-@cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's built-in font, ``size`` pixels high. Raises TypeError when Pillow was built without FreeType."""
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType")
-    return font
-
-
-def drawable(text: str) -> str:
-    """``text`` in the letters that the built-in font has: Latin without accents, other dashes as hyphens."""
-    plain = "".join("-" if unicodedata.category(c) == "Pd" else c for c in unicodedata.normalize("NFKD", text))
-    return "".join(c for c in plain if " " <= c <= "~")
-
-
-def fitted(text: str, size: int, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """``text`` and a font for it that fits ``width``: down to 80 % of ``size``, then cut with dots."""
-    text = drawable(text)
-    smallest = max(10, round(size * 0.8))
-    while size > smallest and font_of(size).getlength(text) > width:
-        size -= 1
-    font = font_of(size)
-    if font.getlength(text) > width:
-        while text and font.getlength(text + "...") > width:
-            text = text[:-1]
-        text += "..."
-    return text, font
-
-
 def draw_panel(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     """Draw outcome, scores, colour scale and facts, centred over the height of the image."""
     pen = ImageDraw.Draw(canvas)
@@ -127,9 +97,8 @@ def draw_panel(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
     step = sheet.font * _LINE
     top = (sheet.body - _lines(legend) * step) / 2
     colour = colours.FINDINGS if legend.alarming else colours.TEXT
-    text, font = fitted(legend.headline, round(sheet.font * 1.6), width)
-    pen.text((left, top), text, fill=colour, font=font)
-    pen.text((left, top + 1.75 * step), drawable(legend.subline), fill=colour, font=font_of(sheet.font))
+    write(pen, (left, top), *fitted(legend.headline, round(sheet.font * 1.6), width), colour)
+    write(pen, (left, top + 1.75 * step), drawable(legend.subline), sheet.font, colour)
     top = _rows(pen, legend.scores, (left, top + _HEAD_LINES * step), width, sheet.font)
     top = _draw_scale(canvas, sheet, legend, (left, top + _GAP_LINES * step)) + _GAP_LINES * step
     pen.line((left, top, left + width, top), fill=colours.RULE, width=max(1, sheet.font // 12))
@@ -141,11 +110,10 @@ def _rows(
 ) -> float:
     """Write label and value columns; answers the y below the last line."""
     left, top = at
-    labels = max((font_of(size).getlength(drawable(label)) for label, _ in rows), default=0.0) + size * 0.7
+    labels = max((wide(drawable(label), size) for label, _ in rows), default=0.0) + size * 0.7
     for label, value in rows:
-        pen.text((left, top + size), drawable(label), fill=colours.DIM_TEXT, font=font_of(size), anchor="ls")
-        text, font = fitted(value, size, width - labels)
-        pen.text((left + labels, top + size), text, fill=colours.TEXT, font=font, anchor="ls")
+        write(pen, (left, top + size), drawable(label), size, colours.DIM_TEXT, "ls")
+        write(pen, (left + labels, top + size), *fitted(value, size, width - labels), colours.TEXT, "ls")
         top += size * _LINE
     return top
 
@@ -167,7 +135,7 @@ def _scale(lowest: float, region_heat: float | None, size: int, room: int, top: 
     step = size * _LINE
     canvas = Image.new("RGB", (room, ceil(top + _SCALE_LINES * step)), colours.PANEL)
     pen = ImageDraw.Draw(canvas)
-    pen.text((0, top), "Anomaly heat, 0 to 1", fill=colours.DIM_TEXT, font=font_of(size))
+    write(pen, (0, top), "Anomaly heat, 0 to 1", size, colours.DIM_TEXT)
     y, width, height = round(top + 1.6 * step), round(size * 1.6), round((_SCALE_LINES - 2.6) * step)
     canvas.paste(Image.fromarray(scale_bar(height, width, lowest)), (0, y))
     pen.rectangle((0, y, width, y + height - 1), outline=colours.DIM_TEXT)
@@ -196,22 +164,21 @@ def _draw_ticks(
 ) -> None:
     x, top, height = at
     heats, shares = _places(lowest)
-    small = font_of(max(11, round(size * 0.9)))
+    small = max(11, round(size * 0.9))
 
     def level(value: float) -> float:
         return top + (1.0 - float(np.interp(value, heats, shares))) * (height - 1)
 
     for value in (0.0, *np.linspace(heats[-2], 1.0, 4)):
         pen.line((x, level(value), x + size * 0.35, level(value)), fill=colours.DIM_TEXT)
-        pen.text((x + size * 0.55, level(value)), f"{value:.2f}", fill=colours.DIM_TEXT, font=small, anchor="lm")
+        write(pen, (x + size * 0.55, level(value)), f"{value:.2f}", small, colours.DIM_TEXT, "lm")
     tip = x + size * 2.7
     if region_heat is not None:
         y, half = level(region_heat), size * 0.35
         pen.polygon(((tip, y), (tip + size * 0.6, y - half), (tip + size * 0.6, y + half)), colours.CONTOUR)
-        text = f"outline from {region_heat:.2f}"
-        pen.text((tip + size * 0.9, y), text, fill=colours.TEXT, font=small, anchor="lm")
+        write(pen, (tip + size * 0.9, y), f"outline from {region_heat:.2f}", small, colours.TEXT, "lm")
     if lowest > 0.0:
-        pen.text((tip, level(lowest / 2)), f"no colour below {lowest:.2f}", colours.DIM_TEXT, small, anchor="lm")
+        write(pen, (tip, level(lowest / 2)), f"no colour below {lowest:.2f}", small, colours.DIM_TEXT, "lm")
 
 
 def draw_footer(canvas: Image.Image, sheet: Sheet, legend: Legend) -> None:
@@ -233,14 +200,11 @@ def _footer_of(
     pen = ImageDraw.Draw(canvas)
     y = size * 0.5
     for notice in notices:
-        text, font = fitted(notice, size, width * 0.9)
-        pen.text((width / 2, y), text, fill=colours.NOTICE, font=font, anchor="ma")
+        write(pen, (width / 2, y), *fitted(notice, size, width * 0.9), colours.NOTICE, "ma")
         y += size * _LINE
     y = height - size * (2.2 + _LINE * len(meaning))
     for line in meaning:
-        text, font = fitted(line, round(size * 0.9), width * 0.95)
-        pen.text((width / 2, y), text, fill=colours.DIM_TEXT, font=font, anchor="ma")
+        write(pen, (width / 2, y), *fitted(line, round(size * 0.9), width * 0.95), colours.DIM_TEXT, "ma")
         y += size * _LINE
-    text, font = fitted(banner, round(size * 1.25), width * 0.9)
-    pen.text((width / 2, height - size * 1.8), text, fill=colours.BANNER, font=font, anchor="ma")
+    write(pen, (width / 2, height - size * 1.8), *fitted(banner, round(size * 1.25), width * 0.9), colours.BANNER, "ma")
     return canvas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from struct import Struct
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -10,7 +11,19 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID
 from dicomnode.report.context import ReportContext
-from dicomnode.report.encode import NotPlain, encoded
+from dicomnode.report.encode import Encoder, NotPlain, encoded
+
+_PREAMBLE = 128
+_GROUP_LENGTH = Struct("<HH2sHL")
+_TYPE_1 = (
+    "FileMetaInformationVersion",
+    "MediaStorageSOPClassUID",
+    "MediaStorageSOPInstanceUID",
+    "TransferSyntaxUID",
+    "ImplementationClassUID",
+    "ImplementationVersionName",
+)
+"""What pydicom would fill in; the last is of type 3."""
 
 
 def add_file_meta(dataset: Dataset, context: ReportContext) -> None:
@@ -24,12 +37,15 @@ def add_file_meta(dataset: Dataset, context: ReportContext) -> None:
     meta.ImplementationVersionName = f"DICOMNODE_{context.software_version}"[:16]
     meta.SourceApplicationEntityTitle = context.ae_title
     dataset.file_meta = meta
-    dataset.preamble = bytes(128)
+    dataset.preamble = bytes(_PREAMBLE)
 
 
-def to_bytes(dataset: Dataset) -> bytes:
-    """The Dataset as a Part 10 file. Nothing but its content enters: same Dataset, same bytes."""
-    meta = dataset.file_meta
+def to_bytes(dataset: Dataset, encoder: Encoder | None = None) -> bytes:
+    """The Dataset as a Part 10 file. Nothing but its content enters: same Dataset, same bytes.
+
+    ``encoder``: of the result set that it belongs to.
+    """
+    meta: Dataset = dataset.file_meta
     stated = (
         meta.get("MediaStorageSOPClassUID"),
         meta.get("MediaStorageSOPInstanceUID"),
@@ -38,12 +54,18 @@ def to_bytes(dataset: Dataset) -> bytes:
     if stated != (dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian):
         return _by_pydicom(dataset)
     try:
-        content = encoded(dataset)
+        return b"".join((_shell(dataset, meta), (encoder or Encoder()).encoded(dataset)))
     except NotPlain:
         return _by_pydicom(dataset)
-    shell = Dataset()
-    shell.file_meta, shell.preamble = meta, dataset.preamble
-    return _by_pydicom(shell) + content
+
+
+def _shell(dataset: Dataset, meta: Dataset) -> bytes:
+    """Preamble and File Meta Information (PS3.10 7.1), which begins with its own length. Raises NotPlain."""
+    preamble = getattr(dataset, "preamble", None) or b""
+    if len(preamble) != _PREAMBLE or not all(meta.get(keyword) for keyword in _TYPE_1):
+        raise NotPlain
+    content = encoded(meta)
+    return b"".join((preamble, b"DICM", _GROUP_LENGTH.pack(2, 0, b"UL", 4, len(content)), content))
 
 
 def _by_pydicom(dataset: Dataset) -> bytes:

@@ -13,18 +13,35 @@ from pydicom.tag import BaseTag, Tag
 
 
 @cache
-def _tag(keyword: str) -> BaseTag:
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of ``keyword``: always the same object, which a Dataset finds without comparing."""
     return Tag(keyword)
+
+
+def held(dataset: Dataset, keyword: str) -> DataElement | None:
+    """The element of ``dataset``, decoded, None where there is none; ``Dataset.get`` in a fraction of its time."""
+    found = dataset.get_item(tag_of(keyword))
+    return found if found is None or isinstance(found, DataElement) else dataset[tag_of(keyword)]
 
 
 def element(keyword: str, vr: str, value: Any) -> DataElement:
     """An element by its keyword; a sequence of ``value`` for SQ. The self-check judges it, not pydicom."""
     content = Sequence(value) if vr == "SQ" else value
-    return DataElement(_tag(keyword), vr, content, validation_mode=config.IGNORE)
+    return DataElement(tag_of(keyword), vr, content, validation_mode=config.IGNORE)
+
+
+_EMPTY = vars(Dataset())
+"""What a Dataset holds beside its elements; its own constructor sets that name by name, in ten times the time."""
+
+_EMPTY_OWN = [(name, value) for name, value in _EMPTY.items() if isinstance(value, dict)]
 
 
 def like(pattern: Dataset | None, *own: DataElement) -> Dataset:
     """A Dataset with the very elements of ``pattern``, and ``own`` beside them or in their place."""
     elements: dict[BaseTag, Any] = {} if pattern is None else dict(pattern.items())
     elements.update((one.tag, one) for one in own)
-    return Dataset(elements)
+    made = Dataset.__new__(Dataset)
+    made.__dict__.update(_EMPTY)
+    made.__dict__.update((name, dict(own)) for name, own in _EMPTY_OWN)
+    made.__dict__["_dict"] = elements
+    return made

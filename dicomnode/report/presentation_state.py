@@ -22,7 +22,7 @@ from dicomnode.report.envelope import add_examined_part, clock, envelope, series
 from dicomnode.report.evidence import instance_item
 from dicomnode.report.geometry import aspect_ratio, decimal, functional_group
 from dicomnode.report.legend import notices
-from dicomnode.report.panel import drawable
+from dicomnode.report.lettering import drawable
 from dicomnode.report.scores import score_texts
 from dicomnode.report.transcribe import copied
 from dicomnode.report.window import Window, windows_of

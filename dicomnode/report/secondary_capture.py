@@ -10,14 +10,15 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 from dicomnode.detectors.contract import Calibration, DetectionResult, Plane
 from dicomnode.dicom.references import InstanceReference
 from dicomnode.report import codes
-from dicomnode.report.anatomy import recognisable
+from dicomnode.report.anatomy import FEATURES_FROM, recognisable
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import add_examined_part, clock, series_description, software_versions
 from dicomnode.report.evidence import instance_item, referenced_series
 from dicomnode.report.patterns import like
-from dicomnode.report.transcribe import copied
+from dicomnode.report.transcribe import copied, distinct, said
 from dicomnode.report.window import Window
 
+_COMPRESSED = "LossyImageCompression"
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
 
 
@@ -49,7 +50,7 @@ def add_capture(
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = list(orientation)
     dataset.BurnedInAnnotation = "YES"
-    features = {recognisable(header) for header in headers}
+    features = {recognisable(header) for header in distinct(headers, *FEATURES_FROM)}
     dataset.RecognizableVisualFeatures = "YES" if "YES" in features else "NO"
     dataset.ImageComments = "; ".join((context.banner, *remarks))[:10240]
     add_lossy_history(dataset, *headers)
@@ -58,9 +59,10 @@ def add_capture(
 def add_lossy_history(dataset: Dataset, *headers: Dataset) -> None:
     """Lossy Image Compression stays "01" for ever (PS3.3 C.7.6.1.1.5); a lossy transfer syntax counts too."""
     dataset.LossyImageCompression = "00"
+    lossy = {said(one, _COMPRESSED) for one in distinct(headers, _COMPRESSED) if one.get(_COMPRESSED) == "01"}
     for header in headers:
         syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-        if header.get("LossyImageCompression") == "01" or syntax in _LOSSY:
+        if syntax in _LOSSY or said(header, _COMPRESSED) in lossy:
             dataset.LossyImageCompression = "01"
             dataset.update(copied(header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod")))
             return
@@ -84,10 +86,19 @@ def window_text(windows: Iterable[Window]) -> str:
     return "Grey window of each image (from source)"
 
 
-def add_derivation(dataset: Dataset, planes: Sequence[Plane], text: str, *, resampled: bool, in_place: bool) -> None:
+def add_derivation(
+    dataset: Dataset,
+    planes: Sequence[Plane],
+    headers: Sequence[Dataset],
+    text: str,
+    *,
+    resampled: bool,
+    in_place: bool,
+) -> None:
     """Derivation and references to the sources, each Instance once with its frames (PS3.3 C.7.6.1.1.3, .4).
 
-    ``resampled``: pixels were enlarged or reduced; ``in_place``: every pixel lies where it lay in the source.
+    ``headers``: of the result set. ``resampled``: pixels were enlarged or reduced; ``in_place``: every pixel lies where
+    it lay in the source.
     """
     dataset.DerivationDescription = text
     derivations = [codes.code_item(codes.SEGMENTATION)]
@@ -98,8 +109,8 @@ def add_derivation(dataset: Dataset, planes: Sequence[Plane], text: str, *, resa
     for plane in planes:
         frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
     about = _purpose(in_place=in_place)
-    dataset.SourceImageSequence = [like(about, *instance_item(source, own)) for source, own in frames.items()]
-    dataset.ReferencedSeriesSequence = referenced_series(frames)
+    dataset.SourceImageSequence = [like(about, *instance_item(source, own, headers)) for source, own in frames.items()]
+    dataset.ReferencedSeriesSequence = referenced_series(frames, headers)
 
 
 def source_image(source: InstanceReference, frames: Sequence[int], *, in_place: bool) -> Dataset:

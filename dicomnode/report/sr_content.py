@@ -172,11 +172,11 @@ def _series_group(
     content.append(text_item(codes.CALIBRATION, calibration_text(result)))
     content.append(text_item(codes.COMPLETENESS, completeness_text(volume, result, context)))
     content.extend(text_item(codes.LABEL, text) for text in label_lines(result))
-    _refer_to_all(group[0], volume.planes)
+    _refer_to_all(group[0], volume.planes, headers)
     return group
 
 
-def _refer_to_all(container: Dataset, planes: Sequence[Plane]) -> None:
+def _refer_to_all(container: Dataset, planes: Sequence[Plane], headers: Sequence[Dataset]) -> None:
     """Put an item for each source of ``planes`` in the place of the one that ``container`` has, and after its pattern.
 
     A Series of 1000 images has as many: they differ in their reference only.
@@ -186,7 +186,8 @@ def _refer_to_all(container: Dataset, planes: Sequence[Plane]) -> None:
     frames: dict[InstanceReference, list[int]] = {}
     for plane in planes:
         frames.setdefault(plane.source, []).extend([] if plane.frame is None else [plane.frame])
-    made = (like(content[at], element("ReferencedSOPSequence", "SQ", [instance_item(*one)])) for one in frames.items())
+    items = (instance_item(source, own, headers) for source, own in frames.items())
+    made = (like(content[at], element("ReferencedSOPSequence", "SQ", [item])) for item in items)
     container.add(element("ContentSequence", "SQ", [*content[:at], *made, *content[at + 1 :]]))
 
 

@@ -82,11 +82,13 @@ def _document(
     dataset.PerformedProcedureCodeSequence = []
     dataset.CodingSchemeIdentificationSequence = [codes.coding_scheme_identification()]
     _add_state(dataset, context)
-    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy((*sources(volume.planes), *dict.fromkeys(evidence)))
+    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(
+        (*sources(volume.planes), *dict.fromkeys(evidence)), headers
+    )
     if requested := requests(headers[0], source.StudyInstanceUID):
         dataset.ReferencedRequestSequence = requested
     if context.supersedes:
-        dataset.PredecessorDocumentsSequence = hierarchy(context.supersedes)
+        dataset.PredecessorDocumentsSequence = hierarchy(context.supersedes, headers)
     for element in content:
         if element.keyword != "RelationshipType":
             dataset.add(element)

@@ -17,6 +17,8 @@ from pydicom.sequence import Sequence as DatasetSequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR, PersonName
 
+from dicomnode.report.patterns import held, tag_of
+
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 
 
@@ -69,6 +71,29 @@ def legible(headers: Sequence[Dataset]) -> Legible:
     return Legible(known[id(header)] for header in headers)
 
 
+def said(header: Dataset, *keywords: str) -> tuple[object, ...]:
+    """What ``header`` has in ``keywords``, as it lies there: equal for headers that say the same in the same bytes.
+
+    Nothing is decoded. It does not tell texts apart that differ in their character set only.
+    """
+    return tuple(_as_it_lies(header.get_item(tag_of(keyword))) for keyword in keywords)
+
+
+def distinct(headers: Iterable[Dataset], *keywords: str) -> list[Dataset]:
+    """Of ``headers`` the first one for each thing that they say in ``keywords``; see ``said``. In a Series nearly all
+    images say the same, and decoding it costs more than looking at it."""
+    found: dict[tuple[object, ...], Dataset] = {}
+    for header in headers:
+        found.setdefault(said(header, *keywords), header)
+    return list(found.values())
+
+
+def _as_it_lies(element: Any) -> object:
+    if isinstance(element, RawDataElement):
+        return element.VR, element.value, element.is_implicit_VR, element.is_little_endian
+    return None if element is None else str(element.value)
+
+
 def _without(header: Dataset, tags: list[BaseTag]) -> Dataset:
     if not tags:
         return header
@@ -114,8 +139,9 @@ def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
     """
     target = Dataset()
     for keyword in keywords:
-        if keyword in source and (source[keyword].VR != VR.SQ or 0 < len(source[keyword].value) <= MAX_ITEMS):
-            target.add(_transcribed(source[keyword]))
+        element = held(source, keyword)
+        if element is not None and (element.VR != VR.SQ or 0 < len(element.value) <= MAX_ITEMS):
+            target.add(_transcribed(element))
     return target
 
 

@@ -111,6 +111,12 @@ def grey(pixels: Array, window: Window) -> npt.NDArray[np.uint8]:
     A width below 2 is drawn as 2: the standard's formula divides by width - 1.
     """
     width = max(window.width, 2.0)
-    scaled = ((pixels - (window.centre - 0.5)) / (width - 1.0) + 0.5) * 255.0
-    values: npt.NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0)).astype(np.uint8)
+    scaled = np.asarray(pixels - (window.centre - 0.5))
+    scaled /= width - 1.0
+    scaled += 0.5
+    scaled *= 255.0
+    if np.isnan(scaled).any():
+        np.nan_to_num(scaled, copy=False, nan=0.0)
+    np.clip(scaled, 0.0, 255.0, out=scaled)
+    values: npt.NDArray[np.uint8] = np.rint(scaled, out=scaled).astype(np.uint8)
     return values

@@ -48,9 +48,8 @@ def _function(name: str) -> Function:
 
 
 def _answer(function: Function, request: Any, link: socket.socket) -> tuple[Kind, bytes]:
-    room = Room(link)
     try:
-        return Kind.ANSWER, json.dumps(function(request, room), allow_nan=False, separators=(",", ":")).encode()
+        return Kind.ANSWER, json.dumps(function(request, Room(link)), allow_nan=False, separators=(",", ":")).encode()
     except Permanent as error:
         return Kind.PERMANENT, str(error).encode(errors="replace")
     except Transient as error:
@@ -59,8 +58,6 @@ def _answer(function: Function, request: Any, link: socket.socket) -> tuple[Kind
         return Kind.MEMORY, b""
     except Exception as error:  # noqa: BLE001 - process edge: its text may hold patient data, type and place do not
         return Kind.BROKEN, f"{type(error).__name__} at {place(error)}".encode()
-    finally:
-        room.close()
 
 
 if __name__ == "__main__":

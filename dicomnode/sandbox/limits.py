@@ -10,6 +10,8 @@ import resource
 import signal
 from dataclasses import dataclass
 
+from dicomnode.sandbox.system_calls import refuse_system_calls
+
 _MIB = 1 << 20
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
@@ -41,9 +43,10 @@ def end_with(parent: int) -> None:
 
 
 def confine(memory_bytes: int, open_files: int) -> None:
-    """Bind this process: address space, descriptors, no core dump, no new privileges, and no file may be written.
+    """Bind this process: address space, descriptors, no core dump, no new privileges, no file may be written, and
+    where the kernel can, no system call but those of a reader (``system_calls``).
 
-    Writing a file of any size raises OSError (RLIMIT_FSIZE 0); pipes and lent memory are not files in this sense.
+    Writing a file of any size raises OSError (RLIMIT_FSIZE 0); sockets and pipes are not files in this sense.
     """
     _lower(resource.RLIMIT_AS, _address_space() + memory_bytes)
     _lower(resource.RLIMIT_NOFILE, open_files)
@@ -51,6 +54,7 @@ def confine(memory_bytes: int, open_files: int) -> None:
     _lower(resource.RLIMIT_FSIZE, 0)
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    refuse_system_calls()
 
 
 def allow_cpu(seconds: int) -> None:

@@ -17,19 +17,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicomnode.errors import Permanent, Transient
-from dicomnode.sandbox.lent import LentMemory
+from dicomnode.sandbox.lent import lent_memory
 from dicomnode.sandbox.limits import SandboxLimits
-from dicomnode.sandbox.wire import Garbled, Kind, Late, receive, send
+from dicomnode.sandbox.wire import PLACE, Garbled, Kind, Late, receive, receive_head, receive_into, receive_rest, send
 
 _START_S, _END_S, _MIB = 120.0, 5.0, 1 << 20
 _MOST_BLOCKS, _MOST_REASON = 16, 500
+_HEAP = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(8 * _MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * _MIB),
+}
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """``content``: JSON, as the child sent it, still to be checked. ``blocks``: what it wrote, in the order in which
-    it asked for memory; private copies-on-write of sealed memory."""
+    it asked for memory; memory of this process, which the child never had."""
 
     content: bytes
     blocks: tuple[mmap.mmap, ...] = ()
@@ -82,7 +87,7 @@ class SandboxProcess:
         Raises Permanent with what the function refuses or what limit it broke, Transient when the function does or
         when somebody else ended the child.
         """
-        lent: list[LentMemory] = []
+        lent: list[mmap.mmap] = []
         self.calls += 1
         try:
             self._wait_ready()
@@ -99,9 +104,6 @@ class SandboxProcess:
             raise Permanent("the reader gave an answer that makes no sense") from None
         except (EOFError, ConnectionError):
             raise self._cause_of_death() from None
-        finally:
-            for memory in lent:
-                memory.close()
 
     def end(self) -> None:
         """End the child by force, and wait for it."""
@@ -117,32 +119,45 @@ class SandboxProcess:
             raise Transient("the reader process did not start") from error
         self._ready = kind is Kind.READY
 
-    def _serve(self, lent: list[LentMemory], deadline: float) -> tuple[Kind, bytes]:
-        """Lend memory until there is an answer."""
+    def _serve(self, lent: list[mmap.mmap], deadline: float) -> tuple[Kind, bytes]:
+        """Lend memory and fill it until there is an answer."""
         while True:
-            kind, content = receive(self._link, self._limits.answer_bytes, deadline)
+            kind, length = receive_head(self._link, deadline)
+            if kind is Kind.WRITE:
+                self._fill(lent, length, deadline)
+                continue
+            content = receive_rest(self._link, length, self._limits.answer_bytes, deadline)
             if kind is not Kind.WANT:
                 return kind, content
-            if not content.isdigit() or len(content) > 15 or not int(content) or len(lent) == _MOST_BLOCKS:
-                raise Garbled
-            if int(content) + sum(memory.size for memory in lent) > self._limits.shared_bytes:
-                self.end()
-                raise Permanent(f"the images need more than {self._limits.shared_bytes // _MIB} MiB of memory")
-            try:
-                lent.append(LentMemory(int(content)))
-            except OSError as error:
-                self.end()
-                raise Transient(f"no memory for the images: {type(error).__name__}") from error
-            self._link.settimeout(_END_S)
-            send(self._link, Kind.WANT, lent=lent[-1].descriptor)
+            lent.append(self._lend(content, sum(map(len, lent)), len(lent)))
 
-    def _judged(self, kind: Kind, content: bytes, lent: Sequence[LentMemory]) -> Answer:
+    def _lend(self, wanted: bytes, lent_bytes: int, blocks: int) -> mmap.mmap:
+        if not wanted.isdigit() or len(wanted) > 15 or not int(wanted) or blocks == _MOST_BLOCKS:
+            raise Garbled
+        if int(wanted) + lent_bytes > self._limits.shared_bytes:
+            self.end()
+            raise Permanent(f"the images need more than {self._limits.shared_bytes // _MIB} MiB of memory")
+        try:
+            return lent_memory(int(wanted))
+        except OSError as error:
+            self.end()
+            raise Transient(f"no memory for the images: {type(error).__name__}") from error
+
+    def _fill(self, lent: Sequence[mmap.mmap], length: int, deadline: float) -> None:
+        """Take what the child writes to a block, where it says and nowhere else."""
+        place = receive_rest(self._link, min(length, PLACE.size), PLACE.size, deadline)
+        if len(place) < PLACE.size:
+            raise Garbled
+        (number, offset), size = PLACE.unpack(place), length - PLACE.size
+        if number >= len(lent) or offset + size > len(lent[number]):
+            raise Garbled
+        with memoryview(lent[number]) as whole, whole[offset : offset + size] as target:
+            receive_into(self._link, target, deadline)
+
+    def _judged(self, kind: Kind, content: bytes, lent: Sequence[mmap.mmap]) -> Answer:
         match kind:
             case Kind.ANSWER:
-                try:
-                    return Answer(content, tuple(memory.taken_back() for memory in lent))
-                except OSError as error:
-                    raise Garbled from error
+                return Answer(content, tuple(lent))
             case Kind.PERMANENT:
                 raise Permanent(_reason(content))
             case Kind.TRANSIENT:
@@ -170,10 +185,15 @@ class SandboxProcess:
 
 
 def _environment() -> dict[str, str]:
-    """No secret of the node reaches the child, and no library in it makes threads."""
+    """No secret of the node reaches the child, and no library in it makes threads.
+
+    Its own threads share one heap, which keeps its pages from image to image: a heap for each would take the address
+    space that images need, and to get fresh pages for every image takes longer than to compute it.
+    """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return kept | threads | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONSAFEPATH": "1"}
+    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONSAFEPATH": "1"}
+    return kept | threads | _HEAP | path
 
 
 def _reason(content: bytes) -> str:

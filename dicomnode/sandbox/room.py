@@ -1,53 +1,45 @@
-"""Where a sandboxed function puts arrays: memory that the parent owns and lends."""
+"""Where a sandboxed function puts arrays: blocks of memory that the parent has, filled over the link."""
 
 from __future__ import annotations
 
-import mmap
-import os
 import socket
+import threading
 
-from dicomnode.sandbox.wire import Garbled, Kind, send
+from dicomnode.sandbox.wire import PLACE, Kind, send
+
+_PIECE = 4 << 20
 
 
 class Block:
-    """Lent memory of ``size`` bytes, all zero at first. Only a window of it is mapped, while something is written."""
+    """``size`` bytes in the parent, all zero at first. Several threads may write."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self.size = descriptor, size
+    def __init__(self, room: Room, number: int, size: int) -> None:
+        self._room, self._number, self.size = room, number, size
 
     def write(self, offset: int, values: bytes | memoryview) -> None:
         """Copy contiguous ``values`` to ``offset`` (bytes). Raises ValueError when they do not fit."""
         content = memoryview(values).cast("B")
         if not 0 <= offset <= self.size - len(content):
             raise ValueError("outside the block")
-        if not len(content):
-            return
-        start = offset - offset % mmap.ALLOCATIONGRANULARITY
-        with mmap.mmap(self._descriptor, offset - start + len(content), offset=start) as window:
-            window[offset - start :] = content
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+        for start in range(0, len(content), _PIECE):
+            place = PLACE.pack(self._number, offset + start)
+            self._room.send(Kind.WRITE, place, content[start : start + _PIECE])
 
 
 class Room:
     """What a sandboxed function gets beside its request."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._blocks: list[Block] = []
+        self._link, self._turn, self._blocks = link, threading.Lock(), 0
 
     def block(self, size: int) -> Block:
         """Ask the parent for ``size`` bytes; it ends this process when that is more than it lends."""
-        send(self._link, Kind.WANT, str(size).encode())
-        head, descriptors, _, _ = socket.recv_fds(self._link, 5, 1)
-        if len(descriptors) != 1 or head != Kind.WANT.value + bytes(4):
-            raise Garbled
-        self._blocks.append(Block(descriptors[0], size))
-        return self._blocks[-1]
+        with self._turn:
+            send(self._link, Kind.WANT, str(size).encode())
+            self._blocks += 1
+            return Block(self, self._blocks - 1, size)
 
-    def close(self) -> None:
-        """Give every block back: the parent seals them before it looks at them."""
-        for block in self._blocks:
-            block.close()
-        self._blocks.clear()
+    def send(self, kind: Kind, *content: bytes | memoryview) -> None:
+        """One message to the parent, whole, whoever else sends."""
+        with self._turn:
+            send(self._link, kind, *content)

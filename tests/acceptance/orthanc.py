@@ -12,8 +12,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 AE_TITLE = "ORTHANC"
-START_S = 30.0
+START_S = 120.0
 STOP_S = 20.0
 
 
@@ -25,7 +27,7 @@ class Orthanc:
 
     def __init__(self, folder: Path, *, ae_title: str = AE_TITLE, settings: dict[str, Any] | None = None) -> None:
         self.folder, self.ae_title = folder, ae_title
-        self.dicom_port, self.http_port = free_ports(2)
+        self.dicom_port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "orthanc.json"
         self._config.write_text(json.dumps({**self._settings(), **(settings or {})}), encoding="utf-8")
@@ -137,15 +139,3 @@ class Orthanc:
             "CheckRevisions": False,
             "SaveJobs": False,
         }
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()

@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.datadict import DicomDictionary
-from pynetdicom import AE
 
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.store.audit_sql import TRIGGERS
 from tests.faults.archive import Archive
 from tests.faults.receiver import Receiver, audit_bodies, wait_until
@@ -155,7 +155,7 @@ def planted(series: int, number: int, modality: str = "CT") -> Dataset:
 
 def send(port: int, datasets: Sequence[Dataset], calling: str = "SCANNER", called: str = "NODE") -> list[int]:
     """DIMSE statuses; empty when the association was rejected."""
-    entity = AE(ae_title=calling)
+    entity = Requestor(calling)
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
     association = entity.associate("127.0.0.1", port, ae_title=called)
     if not association.is_established:

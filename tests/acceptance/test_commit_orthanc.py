@@ -16,6 +16,7 @@ from dicomnode.config import Peer
 from dicomnode.demo.phantoms import make_dx_chest
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.orthanc import Orthanc
+from tests.faults.receiver import audit_bodies
 from tests.integration.commit_fixtures import AskingNode
 
 pytestmark = [
@@ -44,7 +45,7 @@ def node(tmp_path: Path, orthanc: Orthanc) -> Iterator[AskingNode]:
         asking.close()
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 240.0) -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if found := what():
@@ -97,15 +98,16 @@ def test_the_whole_node_gets_its_results_committed_with_one_lost_in_between(tmp_
         node.start()
         send = ["storescu", "-aet", "SCANNER", "-aec", "NODE", "+sd", "+r", "127.0.0.1", str(node.port)]
         subprocess.run([*send, str(tmp_path / "study")], check=True, timeout=60, capture_output=True)
-        node.wait_settled(1, 120)
+        node.wait_settled(1, 300)
         there = orthanc.instances()
         assert there
-        assert set(wait_for(lambda: node.status()["commitments"].get("pacs"))) == {"pending"}
-        wait_for(lambda: events(node, "commitment failed"))
+        assert set(wait_for(lambda: node.look()["commitments"].get("pacs"))) == {"pending"}
+        wait_for(lambda: audit_bodies(node.database, "commitment failed"))
         orthanc.delete_instance(there[0])
         orthanc.allow_storage_commitment("NODE", node.port)
         everything = {"committed": len(there)}
-        wait_for(lambda: node.status()["commitments"].get("pacs") == everything, 240)
+        wait_for(lambda: node.look()["commitments"].get("pacs") == everything)
+        assert node.status()["commitments"]["pacs"] == everything
         assert sorted(orthanc.instances()) == sorted(there)
         refused, lost = events(node, "commitment failed")
         assert refused["retry_at"]

@@ -12,7 +12,7 @@ from pydicom import dcmread, dcmwrite
 from dicomnode.config import Peer
 from dicomnode.deid.keys import ProjectKey
 from dicomnode.deliver.send import send_paths
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.integration.deliver_fixtures import FakePacs
 from tests.integration.outside_fixtures import CLASSES, SENTINELS, decoded, image, report_about
 
@@ -75,7 +75,7 @@ send_to = ["pacs"]
             ProjectKey.create(vault)
             node.start(wait=False)
             assert node.process is not None
-            assert node.process.wait(120) == 2
+            assert node.process.wait(PATIENCE_S) == 2
             node.close()
             ProjectKey.create(key)
             node.start()

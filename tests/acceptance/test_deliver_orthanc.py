@@ -23,8 +23,9 @@ from dicomnode.deliver.scu import echo
 from dicomnode.deliver.send import send_paths
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow
-from tests.acceptance.orthanc import Orthanc, free_ports
+from tests.acceptance.orthanc import Orthanc
 from tests.integration.deliver_fixtures import SR, Outbox, body_of, config, make_file
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 needs_orthanc = pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")
@@ -123,11 +124,11 @@ def test_orthanc_answers_echo_and_refuses_a_wrong_title(orthanc: Orthanc) -> Non
 def storescp(folder: Path, *options: str) -> Iterator[Peer]:
     """DCMTK's storage server on a free port, files as received into ``folder``."""
     folder.mkdir()
-    (port,) = free_ports(1)
+    port = free_port()
     command = ["storescp", "-aet", "DCMTK", "+B", "-od", str(folder), *options, str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -137,7 +138,7 @@ def storescp(folder: Path, *options: str) -> Iterator[Peer]:
         yield Peer(name="dcmtk", ae_title="DCMTK", host="127.0.0.1", port=port)
     finally:
         os.kill(process.pid, signal.SIGTERM)
-        process.wait(10)
+        process.wait(60)
 
 
 @needs_dcmtk

@@ -16,7 +16,7 @@ from dicomnode.deliver.send import send_paths
 from dicomnode.demo.study_dataset import PhantomStudy, StudyBuilder, stored
 from dicomnode.dicom.sop_classes import CT_IMAGE
 from dicomnode.report.envelope import SERIES_NUMBERS
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.unit.hosted_fixtures import dice, section, write_bundle
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
@@ -144,7 +144,7 @@ def test_a_bundle_with_another_hash_stops_the_start_with_the_reason(tmp_path: Pa
     try:
         node.start(wait=False)
         assert node.process is not None
-        assert node.process.wait(60) == 2
+        assert node.process.wait(PATIENCE_S) == 2
     finally:
         node.close()
     told = node.log.read_text()
@@ -164,7 +164,7 @@ def test_a_bundle_that_cannot_be_hosted_stops_the_start_with_the_reason(tmp_path
     try:
         node.start(wait=False)
         assert node.process is not None
-        assert node.process.wait(120) == 2
+        assert node.process.wait(PATIENCE_S) == 2
     finally:
         node.close()
     assert "the bundle cannot be hosted: network_def" in node.log.read_text()

@@ -20,8 +20,9 @@ from dicomnode.demo.pacs import DemoPacs, demo_pacs
 from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.plugins import ROUTES, OrderedDetector
+from tests.faults.receiver import audit_bodies
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 LONG_S = 240.0
 
 
@@ -161,7 +162,7 @@ def test_an_image_that_comes_after_its_study_was_removed_opens_the_next_generati
     reports = {path.name for path in (pacs.folder / study).glob("SR-*.dcm")}
     wait_for(lambda: _goes(node))
     assert node.run("retention").returncode == 0
-    (told,) = wait_for(lambda: events(node, "study deleted"))
+    (told,) = wait_for(lambda: audit_bodies(node.database, "study deleted"))
     assert (told["StudyInstanceUID"], told["instances"]) == (study, len(images) - 1)
     spool = node.folder / "data" / "spool"
     wait_for(lambda: not [path for area in ("received", "derived") for path in (spool / area).rglob("*.dcm")])

@@ -23,7 +23,7 @@ from tests.acceptance.orthanc import Orthanc
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed"),
     pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not installed"),
 ]

@@ -13,7 +13,8 @@ from dicomnode.config.peers import Peer
 from dicomnode.deliver.send import send_paths
 from dicomnode.demo.pacs import DemoPacs, demo_pacs
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
-from tests.acceptance.node_process import NodeProcess, free_port
+from tests.acceptance.node_process import NodeProcess
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
@@ -42,15 +43,16 @@ def series_of(node: NodeProcess, study: str) -> dict[str, Any]:
     return next(item for item in node.status()["recent"] if item["StudyInstanceUID"] == study)
 
 
-def wait_result(node: NodeProcess, study: str, generation: int = 1, limit_s: float = 120) -> dict[str, Any]:
+def wait_result(node: NodeProcess, study: str, generation: int = 1, limit_s: float = 300) -> dict[str, Any]:
     """Wait for the outcome of a generation and the delivery of its objects."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
-        for result in series_of(node, study)["results"]:
+        found = (item for item in node.look()["recent"] if item["StudyInstanceUID"] == study)
+        for result in (result for series in found for result in series["results"]):
             waiting = any("waiting" in states for states in result["objects"].values())
             if result["generation"] == generation and result["outcome"] != "pending" and not waiting:
                 return dict(result)
-        time.sleep(0.5)
+        time.sleep(0.3)
     raise AssertionError(f"no result: {series_of(node, study)}")
 
 
@@ -120,14 +122,14 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path: Path) -> None:
     try:
         node.start()
         send(node, phantom.write(tmp_path / "dx"))
-        node.wait_outcomes(1, 120)
+        node.wait_outcomes(1, 300)
         time.sleep(5)
         result = series_of(node, study)["results"][0]
         assert set(result["objects"]["pacs"]) == {"waiting"}
         made = result["objects"]["pacs"]["waiting"]
         assert made >= 2
         with demo_pacs(tmp_path / "pacs", port) as pacs:
-            delivered = wait_result(node, study, limit_s=180)
+            delivered = wait_result(node, study)
             assert delivered["objects"]["pacs"] == {"delivered": made}
             assert len(set(pacs.received)) == made
     finally:

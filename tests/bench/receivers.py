@@ -16,8 +16,9 @@ from typing import Protocol
 from unittest.mock import patch
 
 import dicomnode
-from tests.acceptance.node_process import NodeProcess, free_port
+from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.orthanc import Orthanc
+from tests.ports import free_port
 
 NODE = "dicomnode"
 STORESCP_FORK, STORESCP = "DCMTK storescp, forking", "DCMTK storescp, one process"

@@ -31,7 +31,7 @@ from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow
 from tests.integration.deliver_fixtures import FakePacs, Outbox, body_of, config
 from tests.integration.stow_fixtures import Part, Reply, StowServer, make_authority, replying
 
-QUICK = SendLimits(connect_s=2.0, acse_s=2.0, dimse_s=2.0, stall_s=2.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 TOKEN = "sEcReT-bearer-token.0123456789"
 DAY_LATER_S = 400.0
 
@@ -204,7 +204,7 @@ class SharedFolder:
 
     def when_begun(self, act: Callable[[], None]) -> None:
         def watch() -> None:
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             while not self.arrived() and time.monotonic() < until:
                 time.sleep(0.001)
             act()
@@ -232,7 +232,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
 
 
 def deliverer(outbox: Outbox, there: Harness) -> Deliverer:
-    return Deliverer(config(there.peer()), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=QUICK)
+    return Deliverer(config(there.peer()), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=PATIENT)
 
 
 def expected(outbox: Outbox, there: Harness) -> list[tuple[str, str]]:
@@ -266,10 +266,10 @@ def test_every_instance_arrives_once_and_no_byte_is_altered(outbox: Outbox, ther
 def test_every_file_gets_one_answer_in_order(outbox: Outbox, there: Harness) -> None:
     outbox.add_result(outbox.add_study(), "pacs")
     files = files_of(outbox)
-    answers = list(send_to(there.peer(), "NODE", files, QUICK))
+    answers = list(send_to(there.peer(), "NODE", files, PATIENT))
     assert [answer.file for answer in answers] == files
     assert all(answer.accepted and answer.tried and answer.status == 0 for answer in answers)
-    assert list(send_to(there.peer(), "NODE", [], QUICK)) == []
+    assert list(send_to(there.peer(), "NODE", [], PATIENT)) == []
 
 
 def test_sending_again_changes_nothing(outbox: Outbox, there: Harness) -> None:
@@ -320,7 +320,7 @@ def test_a_file_that_is_gone_fails_by_itself(outbox: Outbox, there: Harness) -> 
     outbox.add_result(outbox.add_study(), "pacs")
     files = files_of(outbox)
     files[1].path.unlink()
-    answers = {answer.file: answer for answer in send_to(there.peer(), "NODE", files, QUICK)}
+    answers = {answer.file: answer for answer in send_to(there.peer(), "NODE", files, PATIENT)}
     assert answers[files[1]].disposition is Disposition.PERMANENT
     assert [answers[file].accepted for file in files] == [True, False, True]
 
@@ -328,9 +328,9 @@ def test_a_file_that_is_gone_fails_by_itself(outbox: Outbox, there: Harness) -> 
 def test_closing_the_iterator_ends_the_sending_in_order(outbox: Outbox, there: Harness) -> None:
     outbox.add_result(outbox.add_study(), "pacs")
     files = files_of(outbox)
-    with closing(send_to(there.peer(), "NODE", files, QUICK)) as answers:
+    with closing(send_to(there.peer(), "NODE", files, PATIENT)) as answers:
         assert next(answers).accepted
-    assert all(answer.accepted for answer in send_to(there.peer(), "NODE", files, QUICK))
+    assert all(answer.accepted for answer in send_to(there.peer(), "NODE", files, PATIENT))
 
 
 def test_no_record_no_log_line_and_no_url_holds_a_secret_or_a_name(
@@ -379,7 +379,7 @@ def test_killed_in_the_middle_nothing_is_half_there_and_all_arrives_afterwards(
 
     def kill() -> None:
         os.kill(started[0].pid, signal.SIGKILL)
-        started[0].wait(10)
+        started[0].wait(60)
 
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as victim:
         started.append(victim)

@@ -6,11 +6,12 @@ import threading
 from collections import Counter
 from typing import Any
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import StoragePresentationContexts
 
-from tests.faults.receiver import free_port
+from dicomnode.dicom.requestor import Acceptor
+from tests.ports import free_port
 
 
 class Archive:
@@ -27,7 +28,7 @@ class Archive:
     def start(self) -> None:
         """Be there; does nothing when it is."""
         if self._server is None:
-            entity = AE(ae_title="ARCHIVE")
+            entity = Acceptor(ae_title="ARCHIVE")
             entity.supported_contexts = StoragePresentationContexts
             entity.add_supported_context("1.2.840.10008.1.1")
             handlers = [(evt.EVT_C_STORE, self._keep)]

@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,16 +24,10 @@ from dicomnode.receive import StorageServer
 from dicomnode.store.engine import BUSY_TIMEOUT_S, Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
+from tests.ports import free_port
 
 READY_S = 240.0
 STOP_S = 40.0
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Receiver:
@@ -102,8 +95,8 @@ class Receiver:
         assert self.process is not None
         children = self.members()[1:]
         self.process.kill()
-        self.process.wait(10)
-        _, alive = psutil.wait_procs(children, timeout=15)
+        self.process.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive, f"{len(alive)} of {len(children)} children outlived the node"
         self.close()
 
@@ -124,7 +117,7 @@ class Receiver:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
         if self.process.stdout:
             self.process.stdout.close()
         self.process = None
@@ -132,7 +125,7 @@ class Receiver:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A dicomnode command with this node's configuration."""
         command = [sys.executable, "-m", "dicomnode", *arguments, "--config", str(self.config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=READY_S)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ class Sampler:
     def __exit__(self, *_error: object) -> None:
         self._stopped.set()
         if self._thread is not None:
-            self._thread.join(30)
+            self._thread.join(60)
 
     def _run(self) -> None:
         while not self._stopped.wait(self.every_s):

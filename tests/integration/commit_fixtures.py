@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pynetdicom import AE, build_role, evt
+from pynetdicom import build_role, evt
 from sqlalchemy import select
 
 from dicomnode.config import Config
@@ -17,12 +17,13 @@ from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.commit_worker import CommitWorker
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.dicom.commitment import PUSH_MODEL_INSTANCE
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH
 from dicomnode.receive import StorageServer
 from dicomnode.store.tables import CommitmentRow, JobRow
 from tests.integration.deliver_fixtures import PLAIN, SC, SR, FakePacs, Outbox
 
-QUICK = SendLimits(connect_s=2.0, acse_s=2.0, dimse_s=2.0, stall_s=2.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 LONG_S = 700.0
 
 
@@ -62,7 +63,7 @@ class CommitPacs(FakePacs):
 
     def __exit__(self, *_: object) -> None:
         for thread in self._reporting:
-            thread.join(10)
+            thread.join(60)
         super().__exit__(*_)
 
     def _action(self, event: Any) -> tuple[int, None]:
@@ -91,7 +92,7 @@ class CommitPacs(FakePacs):
 
     def report(self, dataset: Dataset, *, title: str | None = None, role: bool = True, **how: Any) -> int | None:
         """N-EVENT-REPORT on a new Association towards the node; None when there is no Association for it."""
-        entity = AE(title or self.title)
+        entity = Requestor(title or self.title)
         entity.add_requested_context(STORAGE_COMMITMENT_PUSH, list(PLAIN))
         negotiation = [build_role(STORAGE_COMMITMENT_PUSH, scp_role=True)] if role else []
         opened = entity.associate("127.0.0.1", self.node_port, ae_title="NODE", ext_neg=negotiation)
@@ -116,8 +117,8 @@ class AskingNode:
             }
         )
         store, clock = self.outbox.store, self.outbox.clock
-        self.deliverer = Deliverer(self.config, store, self.outbox.spool, "deliver-1", clock, limits=QUICK)
-        self.options = {"limits": QUICK, "linger_s": 1.0, **options}
+        self.deliverer = Deliverer(self.config, store, self.outbox.spool, "deliver-1", clock, limits=PATIENT)
+        self.options = {"limits": PATIENT, "linger_s": 1.0, **options}
         self.server: StorageServer | None = None
 
     @property

@@ -12,10 +12,11 @@ from pydicom import Dataset, FileDataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from sqlalchemy import select
 
 from dicomnode.config import Config, Destination, Peer
+from dicomnode.dicom.requestor import Acceptor
 from dicomnode.jobs import enqueue
 from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
@@ -71,7 +72,7 @@ class FakePacs:
         self.answer, self.title = answer, title
         self.received: list[tuple[str, str, bytes]] = []
         self.associations = 0
-        self._entity = AE(ae_title=title)
+        self._entity = Acceptor(ae_title=title)
         self._entity.require_called_aet = True
         self._entity.add_supported_context(VERIFICATION)
         for sop_class in classes:
@@ -124,7 +125,7 @@ def hanging(at: int, release: threading.Event) -> Answer:
 
     def answer(number: int, *_: Any) -> int:
         if number == at:
-            release.wait(10)
+            release.wait(120)
         return 0x0000
 
     return answer

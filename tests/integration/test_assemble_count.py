@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from sqlalchemy import select
 
 from dicomnode.assemble import count_at_sender, finding
 from dicomnode.config import Config
+from dicomnode.dicom.requestor import Acceptor
 from dicomnode.errors import LeaseLost, Permanent
 from dicomnode.jobs import claim, enqueue
 from dicomnode.store.engine import Store
@@ -29,7 +30,7 @@ def archive(answers, *, title="CT1"):
         queries.append(event.identifier)
         yield from answers(event.identifier)
 
-    ae = AE(title)
+    ae = Acceptor(title)
     ae.add_supported_context(finding.STUDY_ROOT_FIND)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, on_find)])
     try:
@@ -134,7 +135,7 @@ def test_a_sender_that_never_answers_costs_seconds_only(store, monkeypatch):
 
 
 def test_a_sender_without_query_service_gives_no_count(store):
-    ae = AE("CT1")
+    ae = Acceptor("CT1")
     ae.add_supported_context("1.2.840.10008.1.1")
     server = ae.start_server(("127.0.0.1", 0), block=False)
     assert ask(store, server.server_address[1]) is None

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from dicomnode.assemble import EvidenceMemory, sweep
+from dicomnode.assemble.facts import read_headers
 from dicomnode.config import Config
 from dicomnode.dicom.sop_classes import CT_IMAGE
 from dicomnode.store.engine import Store
@@ -150,6 +151,23 @@ def test_r6_a_late_slice_gives_a_second_generation_of_the_whole_series(rows):
     assert sweep(rows.store, CONFIG, NOW + 24, memory) == 1
     assert [job.dedup_key for job in rows.jobs("route")] == [f"{series}:1", f"{series}:2"]
     assert rows.audit()[-1]["n_instances"] == 11
+
+
+def test_headers_are_read_once_and_weigh_the_same(rows):
+    """Issue part 4: the sweep at the end of an Association has to read only what came since the one before it."""
+    association = rows.association("open")
+    series, memory = rows.series(association, [1, 2, 5]), EvidenceMemory()
+    for number in (6, 3, 7, 4, 8):
+        with rows.store.read() as session:
+            row = session.get_one(SeriesRow, series)
+            assert memory.of(session, row) == EvidenceMemory().of(session, row)
+            newest = memory.known[series].newest_id
+        rows.add(series, association, number, NOW + number / 100)
+        with rows.store.read() as session:
+            assert [header["InstanceNumber"] for _, header in read_headers(session, series, newest)] == [(number,)]
+    with rows.store.read() as session:
+        evidence = memory.of(session, session.get_one(SeriesRow, series))
+    assert (evidence.n_instances, evidence.reason) == (8, "InstanceNumber 1 to 8 without gap")
 
 
 def test_an_aborted_association_is_left_to_silence(rows):

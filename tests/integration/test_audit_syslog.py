@@ -128,7 +128,7 @@ def repository(files: dict[str, Path]) -> Iterator[Repository]:
     yield made
     made.listener.shutdown(socket.SHUT_RDWR)
     made.listener.close()
-    made.thread.join(15)
+    made.thread.join(60)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.assemble import Sweeper
@@ -178,6 +178,29 @@ def test_a_series_is_swept_when_it_is_due_and_not_when_a_timer_comes_round(store
     with store.read() as session:
         assert session.scalars(select(SeriesRow)).one().state == "open"
     times.pass_by(0.011)
+    assert sweeper.tick() == 1
+
+
+def test_the_end_of_an_association_is_seen_at_once_after_a_long_sweep(store: Store) -> None:
+    """Issue part 4: what paces sweeps while images pour in does not hold up the Series whose sender has ended."""
+    times, (config, _) = Times(), parse_config("[assemble]\nuse_c_find = false\nsettle_s = 0\n")
+
+    def slow() -> float:
+        times.steady += 0.02  # a sweep is looked at before and after: it takes so long
+        return times.steady
+
+    sweeper = Sweeper(store, config, lambda: times.now, slow)
+    open_series(store, times.now)
+    with store.write() as session:
+        session.execute(update(AssociationRow).values(ended="open", ended_at=None))
+        session.execute(update(InstanceRow).values(header={"Modality": ["DX"]}))
+    assert sweeper.tick() == 0
+    times.pass_by(0.05)
+    add_job(store, "1")
+    assert sweeper.tick() == 0, "another change: the pause of ten times the last sweep holds"
+    with store.write() as session:
+        session.execute(update(AssociationRow).values(ended="released", ended_at=times.now))
+    times.pass_by(0.05)
     assert sweeper.tick() == 1
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
 
 from dicomnode.dicom.commitment import PUSH_MODEL_INSTANCE, REQUEST_ACTION, EventStatus, request_dataset
+from dicomnode.dicom.requestor import Requestor
 from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, VERIFICATION
 from tests.integration.commit_fixtures import AskingNode, CommitPacs, report_dataset
 from tests.integration.deliver_fixtures import PLAIN, SC
@@ -70,7 +70,7 @@ def test_peers_that_are_not_asked_strangers_and_impostors_get_no_context_to_repo
 
 def test_a_peer_that_may_only_report_can_be_verified_but_cannot_store(asked) -> None:
     pacs, node = asked
-    entity = AE(pacs.title)
+    entity = Requestor(pacs.title)
     for uid in (SC, VERIFICATION, STORAGE_COMMITMENT_PUSH):
         entity.add_requested_context(uid, list(PLAIN))
     opened = entity.associate("127.0.0.1", pacs.node_port, ae_title="NODE")
@@ -80,7 +80,7 @@ def test_a_peer_that_may_only_report_can_be_verified_but_cannot_store(asked) -> 
         assert opened.send_c_echo().Status == 0x0000
     finally:
         opened.release()
-    only_storage = AE(pacs.title)
+    only_storage = Requestor(pacs.title)
     only_storage.add_requested_context(SC, list(PLAIN))
     refused = only_storage.associate("127.0.0.1", pacs.node_port, ae_title="NODE")
     assert refused.is_rejected
@@ -89,7 +89,7 @@ def test_a_peer_that_may_only_report_can_be_verified_but_cannot_store(asked) -> 
 
 def test_the_node_commits_nothing_for_others(asked) -> None:
     pacs, _ = asked
-    entity = AE(pacs.title)
+    entity = Requestor(pacs.title)
     entity.add_requested_context(STORAGE_COMMITMENT_PUSH, list(PLAIN))
     opened = entity.associate("127.0.0.1", pacs.node_port, ae_title="NODE")
     try:

@@ -29,7 +29,7 @@ from tests.integration.deliver_fixtures import (
 )
 from tests.integration.stow_fixtures import StowServer
 
-QUICK = SendLimits(connect_s=2.0, acse_s=2.0, dimse_s=2.0, stall_s=2.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 ALL_CLASSES = frozenset(CLASS_OF.values())
 SEG, PDF = CLASS_OF["seg"], CLASS_OF["pdf"]
 
@@ -47,7 +47,7 @@ def add(outbox: Outbox, objects: tuple[str, ...]) -> None:
 
 def deliver(outbox: Outbox, peer) -> int:
     """Attempts until nothing is left to do, without letting time pass."""
-    worker = Deliverer(config(peer), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=QUICK)
+    worker = Deliverer(config(peer), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=PATIENT)
     for attempts in range(20):
         if not worker.step():
             return attempts
@@ -295,7 +295,7 @@ def test_one_peer_that_refuses_changes_nothing_for_another(outbox: Outbox) -> No
     outbox.add_result(outbox.add_study(), "pacs", "other", kinds=["seg"], standby=["sc"])
     with pacs_refusing(frozenset({SEG}), "dimse") as pacs, pacs_refusing(frozenset(), "dimse") as other:
         peers: tuple[Peer, ...] = (pacs.peer(), other.peer("other"))
-        worker = Deliverer(config(*peers), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=QUICK)
+        worker = Deliverer(config(*peers), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=PATIENT)
         while worker.step():
             pass
     assert outbox.states_by_kind("pacs") == {"seg": ["replaced"], "sc": ["delivered"]}

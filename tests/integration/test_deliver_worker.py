@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,9 @@ from tests.integration.deliver_fixtures import (
     hanging,
     make_file,
 )
+from tests.ports import free_port
 
-QUICK = SendLimits(connect_s=2.0, acse_s=1.0, dimse_s=1.0, stall_s=1.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 LONG_S = 400.0
 
 
@@ -39,16 +41,17 @@ def outbox(tmp_path: Path) -> Outbox:
 
 
 def deliverer(outbox: Outbox, *peers: Peer, **options) -> Deliverer:
-    return Deliverer(config(*peers), outbox.store, outbox.spool, "deliver-1", outbox.clock, limits=QUICK, **options)
+    options.setdefault("limits", PATIENT)
+    return Deliverer(config(*peers), outbox.store, outbox.spool, "deliver-1", outbox.clock, **options)
 
 
 def absent(name: str = "pacs") -> Peer:
     """A peer whose port nobody listens on."""
-    with FakePacs() as gone:
+    with FakePacs(port=free_port()) as gone:
         return gone.peer(name)
 
 
-def run_until(worker: Deliverer, done, seconds: float = 15.0) -> None:
+def run_until(worker: Deliverer, done, seconds: float = 60.0) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
@@ -59,7 +62,7 @@ def run_until(worker: Deliverer, done, seconds: float = 15.0) -> None:
         assert done()
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -231,12 +234,12 @@ def test_no_answer_to_a_store_is_tried_again(outbox: Outbox) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sr"])
     release = threading.Event()
     with FakePacs(hanging(1, release)) as pacs:
-        worker = deliverer(outbox, pacs.peer())
-        worker.step()
+        hasty = replace(PATIENT, dimse_s=1.0)
+        deliverer(outbox, pacs.peer(), limits=hasty).step()
         release.set()
         assert outbox.jobs()[0].error == "no response to C-STORE within 1 s"
         outbox.now += LONG_S
-        worker.step()
+        deliverer(outbox, pacs.peer()).step()
     assert outbox.states() == ["delivered"]
 
 
@@ -411,7 +414,8 @@ def test_a_destination_that_hangs_does_not_delay_another(outbox: Outbox) -> None
     for generation in range(1, 7):
         outbox.add_result(series, "slow", "fast", kinds=["sc"], generation=generation)
     with FakePacs(hanging(1, release)) as slow, FakePacs() as fast:
-        worker = deliverer(outbox, slow.peer("slow"), fast.peer("fast"), parallel=2)
+        limits = replace(PATIENT, dimse_s=5.0)
+        worker = deliverer(outbox, slow.peer("slow"), fast.peer("fast"), parallel=2, limits=limits)
         run_until(worker, lambda: outbox.states("fast") == ["delivered"] * 6)
         assert len(slow.received) == 1
         assert outbox.states("slow") == ["waiting"] * 6

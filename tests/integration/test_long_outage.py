@@ -15,7 +15,7 @@ from dicomnode.deliver.back_off import DAY_S
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.jobs import bury, claim, enqueue
 from tests.integration.deliver_fixtures import FakePacs, Outbox
-from tests.integration.test_deliver_worker import QUICK, absent, config, deliverer
+from tests.integration.test_deliver_worker import PATIENT, absent, config, deliverer
 
 STUDIES = 3
 STEP_S = 120.0
@@ -141,7 +141,7 @@ def test_dead_letters_are_listed_alarmed_and_replayed(outbox: Outbox, tmp_path: 
     assert len(outbox.audit("requeued by hand")) == count
     outbox.now = max(job.not_before for job in outbox.jobs())
     with FakePacs(port=pacs.port) as pacs:
-        work_off(outbox, Deliverer(config(pacs.peer()), outbox.store, outbox.spool, "d", outbox.clock, limits=QUICK))
+        work_off(outbox, Deliverer(config(pacs.peer()), outbox.store, outbox.spool, "d", outbox.clock, limits=PATIENT))
     assert outbox.states() == ["delivered"] * count
     assert json.loads(node.run("jobs", "list", "--json")[1]) == []
 

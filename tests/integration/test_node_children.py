@@ -40,7 +40,7 @@ def blueprint(folder: Path, settings: str = "") -> Blueprint:
 
 def started(child: Child) -> int:
     child.start()
-    assert child.hear(30.0) is not None
+    assert child.hear(120.0) is not None
     assert child.process is not None
     assert child.process.pid is not None
     return child.process.pid
@@ -49,7 +49,7 @@ def started(child: Child) -> int:
 def test_a_child_that_is_told_to_stop_drains(child: Child) -> None:
     started(child)
     child.ask_to_stop()
-    child.wait_stopped(time.monotonic() + 15.0)
+    child.wait_stopped(time.monotonic() + 60.0)
     assert child.exit_code == 0
 
 
@@ -57,7 +57,7 @@ def test_several_signals_end_a_child_once(child: Child) -> None:
     pid = started(child)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
         os.kill(pid, number)
-    child.wait_stopped(time.monotonic() + 15.0)
+    child.wait_stopped(time.monotonic() + 60.0)
     assert child.exit_code == 0
 
 
@@ -75,7 +75,7 @@ def test_a_signal_during_the_start_is_kept_until_it_can_be_handled(child: Child,
     assert child.process is not None
     assert child.process.pid is not None
     os.kill(child.process.pid, signal.SIGINT)
-    child.wait_stopped(time.monotonic() + 30.0)
+    child.wait_stopped(time.monotonic() + 60.0)
     assert child.exit_code == 0
     assert "Traceback" not in capfd.readouterr().err
 
@@ -88,8 +88,8 @@ def test_a_taken_port_is_told_by_name(tmp_path: Path) -> None:
         receiver = Child("receive", blueprint(tmp_path, f"port = {port}"), "receive")
         receiver.start()
         with pytest.raises(ConfigError, match=f"node.port: 127.0.0.1:{port} cannot be used"):
-            receiver.hear(60.0)
-        receiver.wait_stopped(time.monotonic() + 15.0)
+            receiver.hear(120.0)
+        receiver.wait_stopped(time.monotonic() + 60.0)
 
 
 def test_the_process_ends_with_the_thread_that_asks_for_commitment(

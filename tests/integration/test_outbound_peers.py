@@ -33,7 +33,7 @@ from tests.integration.stow_fixtures import Reply, StowServer
 from tests.integration.test_deliver_stow import outbound
 from tests.tls_clients import TLS_1_1, TLS_1_2, TLS_1_3, only
 
-QUICK = SendLimits(connect_s=5.0, acse_s=5.0, dimse_s=5.0, stall_s=5.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 TOKEN = "sEcReT-bearer-token.0123456789"
 PACKAGE = Path(__file__).parents[2] / "dicomnode"
 
@@ -57,7 +57,7 @@ def tripwire() -> Iterator[tuple[int, list[object]]]:
             yield listener.getsockname()[1], caught
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            watcher.join(10)
+            watcher.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_no_redirect_is_followed(tmp_path: Path, authority: Authority, pacs_pair
         away = Reply(status, headers={"Location": f"http://127.0.0.1:{port}/dicom-web/studies"})
         with StowServer(lambda *_: away, tls=server_side(pacs_pair)) as server:
             peer = server.peer(tls={"ca": authority.ca}, token_file=token)
-            (sent,) = store_instances(peer, [outbound(tmp_path / "1.dcm")], QUICK)
-            answer = get(peer, "/studies?limit=1", QUICK)
+            (sent,) = store_instances(peer, [outbound(tmp_path / "1.dcm")], PATIENT)
+            answer = get(peer, "/studies?limit=1", PATIENT)
     assert sent.reason.startswith(f"HTTP {status}")
     assert not sent.accepted
     assert answer.status == status
@@ -110,7 +110,7 @@ def test_nothing_of_the_environment_turns_a_request_aside(tmp_path: Path, monkey
         (tmp_path / ".netrc").chmod(0o600)
         monkeypatch.setenv("HOME", str(tmp_path))
         with StowServer() as server:
-            assert get(server.peer(), "/studies?limit=1", QUICK).status == 200
+            assert get(server.peer(), "/studies?limit=1", PATIENT).status == 200
     assert caught == []
     assert "Authorization" not in server.requests[0][2]
 
@@ -121,7 +121,7 @@ def test_no_session_key_is_written_for_the_environment(
     """S22: SSLKEYLOGFILE, which opens TLS to whoever can read that file, is not honoured."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     with StowServer(tls=server_side(pacs_pair)) as server:
-        assert get(server.peer(tls={"ca": authority.ca}), "/studies?limit=1", QUICK).status == 200
+        assert get(server.peer(tls={"ca": authority.ca}), "/studies?limit=1", PATIENT).status == 200
     assert not (tmp_path / "keys").exists()
 
 
@@ -199,11 +199,11 @@ def test_nothing_is_sent_to_whom_cannot_prove_who_it_is(authority: Authority, na
     issuer = Authority(authority.folder, "Foreign Authority") if how.pop("foreign", False) else authority
     pair = issuer.issue("hostile", **how)
     with FakePacs(tls=server_side(pair, **context)) as pacs:
-        answer = echo(pacs.peer(tls={"ca": authority.ca}), "NODE", QUICK)
+        answer = echo(pacs.peer(tls={"ca": authority.ca}), "NODE", PATIENT)
     assert not answer.ok
     assert answer.reason.startswith(said)
     with StowServer(tls=server_side(pair, **context)) as server, pytest.raises(Transient, match=said):
-        get(server.peer(tls={"ca": authority.ca}), "/studies?limit=1", QUICK)
+        get(server.peer(tls={"ca": authority.ca}), "/studies?limit=1", PATIENT)
     assert server.requests == []
 
 
@@ -215,8 +215,8 @@ def test_both_versions_of_the_profile_are_spoken(
     node = authority.issue("client")
     files = {"ca": authority.ca, "cert": node.cert, "key": node.key}
     with FakePacs(tls=server_side(pacs_pair, version, authority.ca)) as pacs:
-        assert echo(pacs.peer(tls=files), "NODE", QUICK).ok
-        assert not echo(pacs.peer(tls={"ca": authority.ca}), "NODE", QUICK).ok
+        assert echo(pacs.peer(tls=files), "NODE", PATIENT).ok
+        assert not echo(pacs.peer(tls={"ca": authority.ca}), "NODE", PATIENT).ok
 
 
 def test_renewed_files_count_for_the_next_association(tmp_path: Path, pacs_pair: Pair) -> None:
@@ -230,9 +230,9 @@ def test_renewed_files_count_for_the_next_association(tmp_path: Path, pacs_pair:
     files = {"ca": authority.ca, "cert": node.cert, "key": node.key, "key_password_file": password}
     with FakePacs(tls=server_side(pacs_own, ca=authority.ca)) as pacs:
         peer = pacs.peer(tls=files)
-        assert not echo(peer, "NODE", QUICK).ok
+        assert not echo(peer, "NODE", PATIENT).ok
         authority.issue("client", password=b"correct horse")
-        assert echo(peer, "NODE", QUICK).ok
+        assert echo(peer, "NODE", PATIENT).ok
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644])
@@ -246,12 +246,12 @@ def test_a_key_that_others_can_read_is_not_used(
     key.chmod(mode)
     files = {"ca": authority.ca, "cert": node.cert, "key": key}
     with FakePacs(tls=server_side(pacs_pair)) as pacs:
-        answer = echo(pacs.peer(tls=files), "NODE", QUICK)
+        answer = echo(pacs.peer(tls=files), "NODE", PATIENT)
     assert not answer.ok
     assert "its mode has to be 0600" in answer.reason
     peer = StowPeer(name="p", stow="https://127.0.0.1:1/", tls=files)
     with pytest.raises(Transient, match="its mode has to be 0600"):
-        get(peer, "/studies", QUICK)
+        get(peer, "/studies", PATIENT)
 
 
 def test_a_find_over_tls_goes_by_the_same_profile(authority: Authority, pacs_pair: Pair) -> None:
@@ -259,7 +259,7 @@ def test_a_find_over_tls_goes_by_the_same_profile(authority: Authority, pacs_pai
     with tripwire() as (port, caught):
         peer = Peer(name="p", ae_title="P", host="127.0.0.1", port=port, tls={"ca": authority.ca})
         assert finding.count_by_find("NODE", peer, finding.Counted("1.2", "1.3")) is None
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while not caught and time.monotonic() < until:
             time.sleep(0.01)
     assert len(caught) == 1

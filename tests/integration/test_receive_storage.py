@@ -72,7 +72,7 @@ class Node:
 
     def settle(self):
         """Wait until every Association has its end on record."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.rows(AssociationRow, ended="open"):
             assert time.monotonic() < deadline
             time.sleep(0.02)

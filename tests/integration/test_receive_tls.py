@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import socket
@@ -10,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from sqlalchemy import select
 
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
+from dicomnode.dicom.header import part10_offset
 from dicomnode.dicom.requestor import Requestor
 from dicomnode.dicom.sop_classes import CT_IMAGE, VERIFICATION
 from dicomnode.dicom.tls import client_context
@@ -31,6 +35,7 @@ from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssociationRow, AuditRow, InstanceRow
 from tests.certificates import Authority, Pair
 from tests.integration.test_receive_storage import slice_of, store_bytes
+from tests.raw_scu import EXPLICIT, Context, Ended, RawAssociation
 from tests.tls_clients import CLIENT_HELLO_HEAD, TLS_1_1, TLS_1_2, Client, drips, greets, lax_context, leaves, says
 
 ASSOCIATE_RQ = b"\x01\x00\x00\x00\x00\xcd\x00\x01\x00\x00" + b"NODE".ljust(16) + b"CT1".ljust(16) + bytes(160)
@@ -44,6 +49,8 @@ class SecureNode:
         self.pair = self.authority.issue("node", cn="node", ip=["127.0.0.1"])
         self.scanner = self.authority.issue("scanner", cn="CT 1", dns=["ct1.test"])
         self.other = self.authority.issue("other", cn="MR 1", dns=["mr1.test"])
+        self.gone = self.authority.issue("gone", cn="CT 1", dns=["ct1.test"])
+        tls = {"crl": str(self.authority.revoke(self.gone)), **tls}
         host = {"host": "127.0.0.1", "port": 104, "may_send": True}
         files = {"cert": str(self.pair.cert), "key": str(self.pair.key), "ca": str(self.authority.ca)}
         self.config = Config.model_validate(
@@ -105,9 +112,21 @@ class SecureNode:
         with self.store.read() as session:
             return len(session.scalars(select(table)).all())
 
+    def stored(self) -> dict[str, str]:
+        """The SOP Instance UIDs of all rows, with the digest of what lies in their files."""
+        spool = Path(self.config.node.data_dir) / "spool"
+        with self.store.read() as session:
+            rows = session.scalars(select(InstanceRow)).all()
+            return {row.SOPInstanceUID: _digest((spool / row.path).read_bytes()) for row in rows}
+
     def close(self) -> None:
         self.server.stop(1.0)
         self.store.close()
+
+
+def _digest(file: bytes) -> str:
+    """Of the data set, without the file's head."""
+    return hashlib.sha256(file[part10_offset(file)[1] :]).hexdigest()
 
 
 @contextmanager
@@ -145,6 +164,7 @@ def hostile(node: SecureNode) -> dict[str, tuple[Client, Reason]]:
         "no certificate, TLS 1.2": (greets(lax_context(version=TLS_1_2)), Reason.NO_CERTIFICATE),
         "foreign authority": (greets(lax_context(foreign)), Reason.UNKNOWN_AUTHORITY),
         "expired": (greets(lax_context(expired)), Reason.EXPIRED),
+        "revoked": (greets(lax_context(node.gone)), Reason.REVOKED),
         "TLS 1.1": (greets(lax_context(node.scanner, TLS_1_1)), Reason.OLD_PROTOCOL),
         "plain DICOM": (says(ASSOCIATE_RQ), Reason.PLAIN_TEXT),
         "hangs up": (leaves, Reason.LOST),
@@ -152,10 +172,10 @@ def hostile(node: SecureNode) -> dict[str, tuple[Client, Reason]]:
     }
 
 
-HOSTILE = ("no certificate", "no certificate, TLS 1.2", "foreign authority", "expired", "TLS 1.1", "plain DICOM")
+HOSTILE = ("no certificate", "no certificate, TLS 1.2", "foreign authority", "expired", "revoked", "TLS 1.1")
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "hangs up", "drips"])
+@pytest.mark.parametrize("name", [*HOSTILE, "plain DICOM", "hangs up", "drips"])
 def test_a_wrong_handshake_ends_without_an_association(node: SecureNode, name: str) -> None:
     """S4, S3: closed, a Security Alert with the reason and the address, no association, and the scanner is served."""
     client, reason = hostile(node)[name]
@@ -208,6 +228,63 @@ def test_a_forced_end_cuts_associations_off(tmp_path: Path) -> None:
         assert not association.is_alive()
         with node.store.read() as session:
             assert [row.ended for row in session.scalars(select(AssociationRow))] == ["lost"]
+
+
+def test_a_forced_end_amid_objects_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    """R1, R17: three scanners send without a pause over TLS, one stops inside an object; the node is told to end.
+
+    Nothing that was answered with Success is missing, beside it is at most what was on its way, every peer sees an end.
+    """
+    explicit = Context(CT_IMAGE, EXPLICIT)
+    with running(tmp_path) as node:
+        context = client_context(node.authority.ca, node.scanner.cert, node.scanner.key, None)
+        acknowledged, seen, ended = dict[str, bytes](), list[int](), list[str]()
+
+        def peer() -> RawAssociation:
+            secure = partial(context.wrap_socket, server_hostname="127.0.0.1")
+            return RawAssociation(node.port, "NODE", "CT1", [explicit], secure=secure)
+
+        def send(series: str) -> None:
+            with peer() as association, suppress(Ended, OSError):
+                for number in count():
+                    data = slice_of(number, series=series, implicit=False, filling=number.to_bytes(4, "big") * 5)
+                    seen.append(association.store_stream(explicit, f"{series}.{number}", [data]))
+                    if seen[-1] == 0:
+                        acknowledged[f"{series}.{number}"] = data
+            ended.append(series)
+
+        def hold(series: str) -> None:
+            half = slice_of(1, series=series, implicit=False, filling=bytes(200))[:200_000]
+            with peer() as association, suppress(Ended, OSError):
+                association.store_stream(explicit, f"{series}.1", chain([half], iter(halted.wait, True)))
+            ended.append(series)
+
+        halted = threading.Event()
+        series = [f"1.2.3.{number}" for number in range(4)]
+        senders = [threading.Thread(target=send, args=(one,)) for one in series[:3]]
+        senders.append(threading.Thread(target=hold, args=(series[3],)))
+        for sender in senders:
+            sender.start()
+        until = time.monotonic() + 60
+        while len(acknowledged) < 12 and time.monotonic() < until:
+            time.sleep(0.01)
+        started = time.monotonic()
+        node.server.stop(0.2)
+        halted.set()
+        assert time.monotonic() - started < 30
+        for sender in senders:
+            sender.join(60)
+        assert sorted(ended) == series
+        assert len(acknowledged) >= 12
+        again = StorageServer(node.config, node.store, Spool(tmp_path / "spool"))
+        again.start()
+        again.stop(1.0)
+        stored = node.stored()
+        assert {uid: stored.pop(uid, None) for uid in acknowledged} == {
+            uid: hashlib.sha256(data).hexdigest() for uid, data in acknowledged.items()
+        }
+        assert len({uid.rsplit(".", 1)[0] for uid in stored}) == len(stored)
+        assert not any(uid.startswith(f"{series[3]}.") for uid in stored)
 
 
 def _is_open(connection: socket.socket) -> bool:

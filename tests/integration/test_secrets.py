@@ -44,6 +44,7 @@ class Secrets:
         for name in ("password", "stow-password", "token"):
             (folder / name).write_text(SECRET)
             (folder / name).chmod(0o600)
+        self.crl: Path | None = None
         self.files = [self.node.key, self.client.key, self.stow.key]
         self.files += [folder / name for name in ("password", "stow-password", "token")]
 
@@ -57,6 +58,7 @@ cert = "{self.node.cert}"
 key = "{self.node.key}"
 key_password_file = "{self.folder / "password"}"
 ca = "{self.authority.ca}"
+{f'crl = "{self.crl}"' if self.crl else ""}
 [[peer]]
 name = "pacs"
 ae_title = "PACS"
@@ -223,6 +225,24 @@ def test_doctor_tells_the_dates(secrets: Secrets, days: tuple[float, float], lev
     """Hot reload: what is renewed in time needs no restart, and who looks in time knows."""
     secrets.authority.issue("node", cn="node", ip=["127.0.0.1"], days=days, password=SECRET.encode())
     assert [(one[0], said in one[1]) for one in found(secrets, "receive.tls.cert")] == [(level, True)]
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "said"),
+    [((-8, -1), "fault", "over since 2"), ((-1, 0.5), "warning", "until 2"), ((-1, 6), "ok", "until 2")],
+)
+def test_doctor_tells_when_a_revocation_list_is_over(
+    secrets: Secrets, days: tuple[float, float], level: str, said: str
+) -> None:
+    """S4: a list that is over shuts everybody out, so it is told a day before."""
+    other = Authority(secrets.folder, "Other Authority").revoke(file="other")
+    secrets.crl = secrets.authority.revoke(days=days)
+    secrets.crl.write_bytes(other.read_bytes() + secrets.crl.read_bytes())
+    (whole, one) = found(secrets, "receive.tls.crl")
+    assert whole[0] == "ok"
+    assert (one[0], said in one[1], "CN=Test Authority" in one[1]) == (level, True, True)
+    secrets.crl.write_bytes(secrets.authority.ca.read_bytes())
+    assert [level for level, _ in found(secrets, "receive.tls")] == ["fault"]
 
 
 def test_doctor_finds_a_chain_in_the_wrong_order(secrets: Secrets) -> None:

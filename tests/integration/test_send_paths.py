@@ -15,7 +15,7 @@ from dicomnode.errors import Permanent
 from tests.integration.deliver_fixtures import SR, FakePacs, aborting, make_file
 
 Damage = Callable[[bytes], bytes]
-QUICK = SendLimits(connect_s=2.0, acse_s=1.0, dimse_s=1.0, stall_s=1.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_file_named_twice_is_sent_once_and_a_missing_path_is_told(folder: Path
 
 def test_every_file_gets_its_answer_over_one_association(folder: Path) -> None:
     with FakePacs() as pacs:
-        answers = list(send_paths([folder], pacs.peer(), "SENDER", QUICK))
+        answers = list(send_paths([folder], pacs.peer(), "SENDER", PATIENT))
     assert [answer.path for answer in answers] == list(find_dicom([folder]).files)
     assert all(answer.ok and answer.status == 0 and answer.text == "0x0000 success" for answer in answers)
     assert pacs.uids == [answer.SOPInstanceUID for answer in answers]
@@ -56,14 +56,14 @@ def test_every_file_gets_its_answer_over_one_association(folder: Path) -> None:
 
 def test_a_refused_file_is_told_with_its_status(folder: Path) -> None:
     with FakePacs(lambda number, *_: 0xC000 if number == 2 else 0) as pacs:
-        answers = list(send_paths([folder], pacs.peer(), "SENDER", QUICK))
+        answers = list(send_paths([folder], pacs.peer(), "SENDER", PATIENT))
     assert [answer.ok for answer in answers] == [True, False, True, True, True]
     assert (answers[1].status, answers[1].text) == (0xC000, "0xC000 cannot understand")
 
 
 def test_after_an_abort_the_files_behind_go_over_a_new_association(folder: Path) -> None:
     with FakePacs(aborting(2)) as pacs:
-        answers = list(send_paths([folder], pacs.peer(), "SENDER", QUICK))
+        answers = list(send_paths([folder], pacs.peer(), "SENDER", PATIENT))
     assert [answer.ok for answer in answers] == [True, False, True, True, True]
     assert "aborted" in answers[1].text
     assert pacs.associations == 2
@@ -76,7 +76,7 @@ def test_a_peer_that_aborts_every_time_is_given_up(folder: Path) -> None:
         return 0
 
     with FakePacs(abort) as pacs:
-        answers = list(send_paths([folder], pacs.peer(), "SENDER", QUICK))
+        answers = list(send_paths([folder], pacs.peer(), "SENDER", PATIENT))
     assert len(answers) == 5
     assert not any(answer.ok for answer in answers)
     assert len(pacs.received) == MAX_LOST
@@ -85,7 +85,7 @@ def test_a_peer_that_aborts_every_time_is_given_up(folder: Path) -> None:
 def test_a_peer_that_is_not_there_is_told_for_every_file(folder: Path) -> None:
     with FakePacs() as gone:
         peer = gone.peer()
-    answers = list(send_paths([folder], peer, "SENDER", QUICK))
+    answers = list(send_paths([folder], peer, "SENDER", PATIENT))
     assert [answer.text for answer in answers] == ["connection refused"] * 5
 
 
@@ -95,7 +95,7 @@ def test_a_file_without_usable_uids_is_told_and_not_sent(tmp_path: Path) -> None
     dataset.save_as(tmp_path / "broken.dcm", enforce_file_format=False)
     (tmp_path / "cut.dcm").write_bytes((tmp_path / "whole.dcm").read_bytes()[:180])
     with FakePacs() as pacs:
-        answers = {answer.path.name: answer for answer in send_paths([tmp_path], pacs.peer(), "SENDER", QUICK)}
+        answers = {answer.path.name: answer for answer in send_paths([tmp_path], pacs.peer(), "SENDER", PATIENT)}
     assert len(pacs.received) == 1
     assert answers["whole.dcm"].ok
     assert "missing or not valid" in answers["broken.dcm"].text
@@ -105,7 +105,7 @@ def test_a_file_without_usable_uids_is_told_and_not_sent(tmp_path: Path) -> None
 def test_our_own_ae_title_has_to_be_one() -> None:
     peer = Peer(name="p", ae_title="PACS", host="127.0.0.1", port=104)
     with pytest.raises(Permanent, match="our AE title"):
-        list(send_paths([], peer, "A TITLE THAT IS TOO LONG", QUICK))
+        list(send_paths([], peer, "A TITLE THAT IS TOO LONG", PATIENT))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_damaged_file_meta_information_is_told_and_the_other_files_are_sent(tmp_
     content = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(content[:132] + damage(content[132:]))
     with FakePacs() as pacs:
-        answers = list(send_paths([tmp_path], pacs.peer(), "SENDER", QUICK))
+        answers = list(send_paths([tmp_path], pacs.peer(), "SENDER", PATIENT))
     assert [answer.ok for answer in answers] == [False, True]
     assert "file" in answers[0].text
     assert (len(pacs.uids), pacs.associations) == (1, 1)

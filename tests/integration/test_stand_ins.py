@@ -23,7 +23,7 @@ from tests.integration.deliver_fixtures import CLASS_OF, FakePacs
 from tests.integration.detect_fixtures import MODEL, Bench, ScriptedDetector, complete_series, finding_result
 
 WORKER = "dicomnode.detect.worker"
-QUICK = SendLimits(connect_s=2.0, acse_s=2.0, dimse_s=2.0, stall_s=2.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
 
 
 class Killed(BaseException):
@@ -176,7 +176,7 @@ def test_a_refusal_waits_for_the_stand_in_that_is_being_made(bench: Bench) -> No
     with FakePacs(classes=classes) as pacs:
         peer = f'[[peer]]\nname = "pacs"\nae_title = "{pacs.peer().ae_title}"\nhost = "127.0.0.1"\n'
         config, _ = parse_config(f"{peer}port = {pacs.peer().port}\n")
-        deliverer = Deliverer(config, bench.store, bench.spool, "d", lambda: bench.now, limits=QUICK)
+        deliverer = Deliverer(config, bench.store, bench.spool, "d", lambda: bench.now, limits=PATIENT)
         assert deliverer.step()
         states = {row.kind: [] for row in bench.rows(DerivedRow)}
         by_id = {row.id: row.kind for row in bench.rows(DerivedRow)}

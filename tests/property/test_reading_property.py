@@ -35,7 +35,9 @@ def read(path: Path, content: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with contextlib.suppress(NotAnalysable):
-            list(arrange([source], LIMITS).decoded())
+            arranged = arrange([source], LIMITS)
+            for places in arranged.by_file():
+                list(arranged.decoded(places))
 
 
 changes = st.lists(st.tuples(st.integers(132, 1400), st.binary(min_size=1, max_size=6)), min_size=1, max_size=4)

@@ -30,7 +30,8 @@ def _keys(table: type[BaseModel], path: Key) -> Iterator[tuple[Key, typing.Any]]
                 yield from _keys(inner, (*path, name))
 
 
-def _tables(annotation: typing.Any) -> set[type[BaseModel]]:
+def _tables(annotation: typing.Any) -> dict[type[BaseModel], None]:
+    """In the order of the annotation: each process of a test run has to find the same tests in the same order."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation}
-    return {table for part in typing.get_args(annotation) for table in _tables(part)}
+        return {annotation: None}
+    return {table: None for part in typing.get_args(annotation) for table in _tables(part)}

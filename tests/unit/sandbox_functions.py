@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 import resource
-import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dicomnode.errors import Permanent, Transient
 from dicomnode.sandbox import Room
+from dicomnode.sandbox.wire import PLACE, Kind
 
 kept: list[object] = []
 
@@ -43,10 +43,18 @@ def much(request: Any, room: Room) -> Any:
     return room.block(1 << 40).size
 
 
-def holds_on(request: Any, room: Room) -> Any:
-    """Keeps lent memory mapped, to change it while the parent looks."""
-    block = room.block(4096)
-    kept.append(mmap.mmap(block._descriptor, 4096))
+def many_writers(request: Any, room: Room) -> Any:
+    """Writes from several threads at once, each into places of its own, larger than what one message holds."""
+    block = room.block(request * 8)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda place: block.write(place * request, bytes([place + 1]) * request), range(8)))
+
+
+def astray(request: Any, room: Room) -> Any:
+    """Writes where it has no memory: ``request`` is the number of the block, the offset and how many bytes."""
+    number, offset, size = request
+    room.block(100)
+    room.send(Kind.WRITE, PLACE.pack(number, offset), bytes(size))
     return "done"
 
 
@@ -105,7 +113,7 @@ def write_file(request: Any, room: Room) -> Any:
 def descriptors(request: Any, room: Room) -> Any:
     """How many can be opened at once."""
     with contextlib.suppress(OSError):
-        kept.extend(socket.socket() for _ in range(10_000))
+        kept.extend(os.dup(0) for _ in range(10_000))
     return len(kept)
 
 

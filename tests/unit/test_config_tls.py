@@ -55,6 +55,7 @@ def test_a_table_with_files_and_its_defaults() -> None:
     [
         (TLS.replace('ca = "ca.pem"\n', ""), 1, "give ca"),
         (TLS + 'client_certificate = "none"\n', 1, "ca says nothing"),
+        (TLS.replace("ca =", "crl =") + 'client_certificate = "none"\n', 1, "crl says nothing"),
         (TLS + 'client_certificate = "maybe"\n', 5, "'required' or 'none'"),
         (TLS + 'key_password_file = "a"\nkey_password_env = "B"\n', 1, "not both"),
         (TLS + 'key_password = "secret"\n', 5, "unknown key"),

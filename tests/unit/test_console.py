@@ -92,12 +92,12 @@ def test_a_request_that_is_sent_drop_by_drop_is_cut(parts, monkeypatch: pytest.M
     server = threading.Thread(target=serve_console, args=(config, *parts[1:], stop, ports.put))
     server.start()
     try:
-        with socket.create_connection(("127.0.0.1", ports.get(timeout=10)), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", ports.get(timeout=60)), timeout=60) as slow:
             slow.sendall(b"GET / HTTP/1.1\r\nX")
             assert slow.recv(1) == b""
     finally:
         stop.set()
-        server.join(15)
+        server.join(60)
 
 
 def test_metrics_are_complete(parts) -> None:

@@ -189,6 +189,43 @@ def test_a_million_empty_items_are_refused_within_a_second() -> None:
     assert time.process_time() - start < 1
 
 
+@pytest.mark.parametrize("vr", [b"SQ", b"UN"])
+def test_a_million_empty_items_of_a_sequence_with_a_length_are_refused(vr: bytes) -> None:
+    """S10: a length of its own does not hide how many items a sequence holds."""
+    items = item() * 1_000_000
+    with pytest.raises(MalformedHeader, match="too many"):
+        require_whole(explicit(0x00081110, vr, items), EXPLICIT_LITTLE_ENDIAN)
+    inner = struct.pack("<HHI", 0x0008, 0x1140, len(items)) + items if vr == b"UN" else explicit(0x81140, vr, items)
+    with pytest.raises(MalformedHeader, match="too many"):
+        require_whole(explicit(0x00081110, vr, item(len(inner)) + inner), EXPLICIT_LITTLE_ENDIAN)
+
+
+@pytest.mark.parametrize("items", [item(100) + bytes(100), item(UNDEFINED) + item(tag=0xE00D)])
+def test_a_long_sequence_of_few_items_is_whole(items: bytes) -> None:
+    """S10: items are counted, bytes are not; what follows the sequence is read."""
+    limits, behind = HeaderLimits(elements=50), explicit(0x00100020, b"LO", b"P1")
+    long = explicit(0x00081110, b"SQ", items * 5 + item(4012) + explicit(0x00091001, b"OB", bytes(4000)))
+    assert read_header_bytes(long + behind, EXPLICIT_LITTLE_ENDIAN, ["PatientID"], limits=limits) == {
+        "PatientID": ("P1",)
+    }
+    require_whole(fragments(16, 4000), EXPLICIT_LITTLE_ENDIAN, limits=limits)
+    opaque = explicit(0x00091001, b"OB", item() * 500)
+    require_whole(opaque + behind, EXPLICIT_LITTLE_ENDIAN, limits=limits)
+
+
+@pytest.mark.parametrize("letters", [b"DA", b"DS", b"DT", b"FD", b"FL", b"LO", b"LT", b"PN", b"TM"])
+def test_the_length_of_an_item_is_not_taken_for_a_vr(letters: bytes) -> None:
+    """R1: a sound compressed image is not refused because its fragment has a length that reads as a VR."""
+    length = int.from_bytes(letters, "little")
+    for size in (length, length + 65536):
+        require_whole(fragments(size), EXPLICIT_LITTLE_ENDIAN)
+    nested = explicit(0x00081140, b"SQ", item(UNDEFINED) + item(tag=0xE00D) + item(tag=0xE0DD), UNDEFINED)
+    padded = nested + explicit(0x00091001, b"OB", bytes(length - len(nested) - 12))
+    data = explicit(0x00081110, b"SQ", item(length) + padded + item(tag=0xE0DD), UNDEFINED)
+    data += explicit(0x00100020, b"LO", b"P1")
+    assert read_header_bytes(data, EXPLICIT_LITTLE_ENDIAN, ["PatientID"]) == {"PatientID": ("P1",)}
+
+
 def test_a_million_empty_elements_are_refused() -> None:
     data = explicit(0x00080050, b"SH", b"") * 1_000_000
     with pytest.raises(MalformedHeader, match="too many"):

@@ -150,6 +150,30 @@ def test_bright_padding_of_an_inverted_radiograph_becomes_background(tmp_path: P
     assert (pixels[:, 0] == (4095 - array[:, 1:]).min()).all()
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("intercept", [0.0, -1024.0, 0.5, 8_000_001.0])
+@pytest.mark.parametrize("slope", [1.0, 2.0, -1.0, 0.3, 127.0, 4095.0])
+@pytest.mark.parametrize("modality", ["CT", "DX"])
+def test_the_quick_rescale_gives_the_same_pixels(modality: str, slope: float, intercept: float, signed: bool) -> None:
+    """Issue part 4: where whole numbers are computed in float32, not one bit differs from float64."""
+    stored = picture(5, (64, 64), low=0, high=1 << 16).astype(np.uint16)
+    stored = stored.view(np.int16) if signed else stored
+    header = item(Modality=modality, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=int(stored[3, 4]))
+    form = PixelFormat(64, 64, 1, 16, 16, 15, signed)
+    exact = stored.astype(np.float64) * slope + intercept
+    padding = stored == stored[3, 4]
+    if modality == "CT":
+        padding |= exact < -1024
+        floor = -1000.0
+    else:
+        ends = expressible_range(form, Rescale(slope, intercept))
+        exact, floor = sum(ends) - exact, ends[0]
+    exact[padding] = max(exact[~padding].min(), floor) if not padding.all() else floor
+    grey = to_grey(header, form, Rescale(slope, intercept), (stored, stored))
+    assert grey.pixels.dtype == np.float32
+    assert grey.pixels.tobytes() == exact.astype(np.float32).tobytes()
+
+
 def test_padding_range_limit_bounds_the_padding_from_either_side() -> None:
     header = item(PixelPaddingValue=30, PixelPaddingRangeLimit=10)
     stored = np.array([[9, 10, 20, 30, 31]], np.uint16)

@@ -335,6 +335,73 @@ def test_an_authority_that_is_taken_away_counts_no_more(renewals: Renewals) -> N
     meet(renewals.server, greets(lax_context(foreign.issue("new"))))
 
 
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+def test_a_revoked_client_is_refused_and_the_others_are_served(
+    authority: Authority, node: Pair, scanner: Pair, version: ssl.TLSVersion
+) -> None:
+    """S4: a certificate on the list of its authority counts no more."""
+    gone = authority.issue("gone", cn="CT 2")
+    server = ServerTls(settings(authority, node, crl=authority.revoke(gone)))
+    meet(server, greets(lax_context(scanner, version)))
+    with pytest.raises(HandshakeFailed) as caught:
+        meet(server, greets(lax_context(gone, version)))
+    assert caught.value.reason is Reason.REVOKED
+
+
+@pytest.mark.parametrize("days", [(-8, -1 / 24), (1, 7)], ids=["over", "of tomorrow"])
+def test_a_list_that_is_not_valid_now_lets_nobody_in(authority: Authority, node: Pair, scanner: Pair, days) -> None:
+    """S4: who keeps an old list from being renewed cannot keep a revoked device in."""
+    server = ServerTls(settings(authority, node, crl=authority.revoke(days=days)))
+    with pytest.raises(HandshakeFailed) as caught:
+        meet(server, greets(lax_context(scanner)))
+    assert caught.value.reason is Reason.NO_REVOCATION_LIST
+
+
+def test_a_list_of_another_authority_is_none(authority: Authority, node: Pair, scanner: Pair, tmp_path: Path) -> None:
+    """S4: neither a foreign list nor one that is signed by somebody else says anything of our clients."""
+    foreign = Authority(tmp_path, "Foreign Authority")
+    forged = Authority(tmp_path, authority.name)
+    for crl in (foreign.revoke(), forged.revoke(file="forged")):
+        with pytest.raises(HandshakeFailed) as caught:
+            meet(ServerTls(settings(authority, node, crl=crl)), greets(lax_context(scanner)))
+        assert caught.value.reason is Reason.NO_REVOCATION_LIST
+
+
+def test_a_new_list_counts_for_the_next_handshake(renewals: Renewals) -> None:
+    """S4, hot reload: a device is shut out without a restart, also one that would take up its TLS 1.2 session again."""
+    authority, scanner = renewals.authority, renewals.scanner
+    server = ServerTls(settings(authority, renewals.node, crl=authority.revoke()), renewals.told.put)
+    session: list[ssl.SSLSession] = []
+    client = greets(lax_context(scanner, TLS_1_2), session)
+    meet(server, client)
+    assert meet(server, client, look=lambda wrapped: wrapped.session_reused) is True
+    authority.revoke(scanner)
+    with pytest.raises(HandshakeFailed) as caught:
+        meet(server, client)
+    assert caught.value.reason is Reason.REVOKED
+    assert renewals.told.get_nowait() == Reload()
+    (authority.folder / "revoked.crl").write_bytes(b"half a")
+    with pytest.raises(HandshakeFailed):
+        meet(server, client)
+    assert "revocation list" in renewals.told.get_nowait().fault
+
+
+def test_what_is_no_list_stops_the_start(authority: Authority, node: Pair, tmp_path: Path) -> None:
+    """S4: above all a file of certificates, which would make their owners authorities."""
+    empty = tmp_path / "empty.crl"
+    empty.write_text("nothing")
+    other = Authority(tmp_path, "Other").ca
+    for crl, said in ((empty, "no certificate or revocation list"), (authority.ca, "no PEM"), (other, "into ca")):
+        with pytest.raises(ConfigError, match=said):
+            ServerTls(settings(authority, node, crl=crl))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ServerTls(settings(authority, node, crl=tmp_path / "missing.crl"))
+    both = tmp_path / "both.crl"
+    both.write_bytes(authority.revoke().read_bytes() + other.read_bytes())
+    with pytest.raises(ConfigError, match="belong into ca"):
+        ServerTls(settings(authority, node, crl=both))
+
+
 def test_renewals_under_load_fail_no_handshake(renewals: Renewals) -> None:
     """Hot reload: four clients without a pause, twenty renewals meanwhile; every handshake ends well."""
     done, failures, served = threading.Event(), [], []

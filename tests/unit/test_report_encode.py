@@ -109,3 +109,12 @@ def test_report_file_meta_that_names_another_object_is_corrected_as_before() -> 
     dataset.SOPInstanceUID = "1.2.3.5"
     assert to_bytes(dataset) == by_pydicom(dataset)
     assert dcmread(BytesIO(to_bytes(dataset))).file_meta.MediaStorageSOPInstanceUID == "1.2.3.5"
+
+
+def test_report_a_file_of_incomplete_meta_information_is_completed_by_pydicom() -> None:
+    """Preamble and file meta information are ours only where nothing has to be filled in."""
+    whole = next(iter(results("CT")[0])).dataset
+    assert to_bytes(whole) == by_pydicom(whole)
+    bare = file_of(PatientID="1")
+    del bare.preamble
+    assert to_bytes(bare) == by_pydicom(bare)

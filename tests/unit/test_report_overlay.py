@@ -13,8 +13,9 @@ from dicomnode.detectors.regions import RegionRule, link_findings, plane_regions
 from dicomnode.report import build_results
 from dicomnode.report.colours import CONTOUR, CONTOUR_EDGE, blended, heat_colours
 from dicomnode.report.legend import legend_for, position_text
+from dicomnode.report.lettering import drawable
 from dicomnode.report.overlay import Picture, draw, enlargement
-from dicomnode.report.panel import drawable, layout, scale_bar
+from dicomnode.report.panel import layout, scale_bar
 from dicomnode.report.scores import score_texts
 from dicomnode.report.window import Window, grey, windows
 from tests.report_fixtures import context, findings, header, no_findings, plane_of, source

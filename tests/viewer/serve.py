@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from urllib3.util import Retry
 
-from tests.acceptance.node_process import free_port
+from tests.ports import free_port
 
 DICOM_WEB = "/dicom-web"
 START_S, ARCHIVE_S = 20.0, 120.0

@@ -14,8 +14,9 @@ from dicomnode.report.selfcheck.captures import capture_faults
 from dicomnode.report.selfcheck.case import Case, Evidence
 from dicomnode.report.selfcheck.coded import code_faults
 from dicomnode.report.selfcheck.derived_frames import parametric_map_faults, segmentation_faults
+from dicomnode.report.selfcheck.elements import element_faults
 from dicomnode.report.selfcheck.encapsulated import encapsulated_faults
-from dicomnode.report.selfcheck.identity import CLASSES, identity_faults, time_faults
+from dicomnode.report.selfcheck.identity import CLASSES, identity_faults
 from dicomnode.report.selfcheck.level import walked
 from dicomnode.report.selfcheck.modules import module_faults
 from dicomnode.report.selfcheck.pixels import pixel_faults
@@ -23,13 +24,12 @@ from dicomnode.report.selfcheck.placement import placement_faults
 from dicomnode.report.selfcheck.presentation import presentation_faults
 from dicomnode.report.selfcheck.sr_rules import key_object_faults, report_faults
 from dicomnode.report.selfcheck.tables import iods
-from dicomnode.report.selfcheck.uids import uid_faults
-from dicomnode.report.selfcheck.values import value_faults
+from dicomnode.report.selfcheck.uids import frame_of_reference_faults
 from dicomnode.report.selfcheck.whole import ResultSet
 
 __all__ = ["Evidence", "NonConformant", "checked", "faults", "prepare"]
 
-_OF_ALL = (time_faults, module_faults, value_faults, code_faults, uid_faults)
+_OF_ALL = (module_faults, code_faults, frame_of_reference_faults)
 _OF_KIND = {
     "seg": segmentation_faults,
     "pm": parametric_map_faults,
@@ -84,6 +84,7 @@ def _faults(item: DerivedObject, case: Case) -> Iterator[str]:
         return
     yield from identity_faults(kind, dataset, case)
     level = walked(dataset, closed=case.repeated(dataset), known=case.levels)
+    yield from element_faults(level.below(case.passed["elements"]), case)
     for judge in _OF_ALL:
         yield from judge(level, case)
     yield from pixel_faults(dataset, level, case)

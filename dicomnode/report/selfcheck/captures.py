@@ -84,6 +84,8 @@ def _derivation(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
     items = dataset.get("SourceImageSequence") or ()
     if not items and (kind != "page" or len(case.classes) > 0):
         yield "SourceImageSequence: missing, the picture is derived (PS3.3 C.7.6.1.1.4)"
+    if any(item.get("SpatialLocationsPreserved") == "NO" for item in items):
+        yield from _no_geometry(dataset)
     for n, item in enumerate(items, 1):
         name = f"SourceImageSequence[{n}]"
         if first(item, "PurposeOfReferenceCodeSequence") != ("121322", "DCM"):
@@ -91,8 +93,6 @@ def _derivation(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
         preserved = item.get("SpatialLocationsPreserved")
         if preserved not in ("YES", "NO") and kind != "page":
             yield f"{name}.SpatialLocationsPreserved: YES or NO (PS3.3 C.7.6.1)"
-        if preserved == "NO":
-            yield from _no_geometry(dataset)
 
 
 def _no_geometry(dataset: Dataset) -> Iterator[str]:

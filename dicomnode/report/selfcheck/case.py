@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR
@@ -20,8 +21,9 @@ from dicomnode.report.anatomy import laterality
 from dicomnode.report.context import ReportContext, ResultUIDs, device_uid
 from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS, clock, series_number
 from dicomnode.report.evidence import requests
+from dicomnode.report.patterns import held
 from dicomnode.report.selfcheck.level import Known
-from dicomnode.report.transcribe import copied, legible
+from dicomnode.report.transcribe import copied, distinct, legible
 
 DOCUMENTS = {"sr": ("sr", "sr-regions")}
 """The documents of a kind that has several; every other kind is one document of its own name."""
@@ -128,15 +130,37 @@ class Case:
         return defaultdict(set)
 
     @cached_property
+    def sound(self) -> dict[int, DataElement]:
+        """Elements without fault, by their id, wherever they lie."""
+        return {}
+
+    @cached_property
+    def contents(self) -> dict[int, tuple[Dataset, Any]]:
+        """Reports by their id, and the content trees that were read from them."""
+        return {}
+
+    def judged_once(self, about: tuple[str, ...], judge: Callable[[], bool]) -> bool:
+        """What ``judge`` says ``about`` something that comes again and again."""
+        found = self._judged.get(about)
+        if found is None:
+            found = self._judged[about] = judge()
+        return found
+
+    @cached_property
+    def _judged(self) -> dict[tuple[str, ...], bool]:
+        return {}
+
+    @cached_property
     def frames_of_reference(self) -> frozenset[str]:
         """The Frame of Reference UIDs that the sources state at the top of their headers."""
-        return frozenset(str(one.get("FrameOfReferenceUID") or "") for one in self.by_instance.values()) - {""}
+        stated = distinct(self.by_instance.values(), "FrameOfReferenceUID")
+        return frozenset(str(one.get("FrameOfReferenceUID") or "") for one in stated) - {""}
 
     @cached_property
     def stamps(self) -> Mapping[str, frozenset[str]]:
         """``analysed_at`` as DA, TM and DT, in every time zone that the source states."""
-        stated = {str(header.get("TimezoneOffsetFromUTC") or ""): header for header in self.headers}
-        times = [clock(header, self.context) for header in stated.values()] + [self.context.analysed_at]
+        stated = distinct(self.headers, "TimezoneOffsetFromUTC")
+        times = [clock(header, self.context) for header in stated] + [self.context.analysed_at]
         return {
             vr: frozenset(when.strftime(one) for when in times for one in formats) for vr, formats in _FORMATS.items()
         }
@@ -155,14 +179,24 @@ class Case:
         frames = sum(_count(header.get("NumberOfFrames")) for header in self.by_instance.values())
         return max(len(self.classes), len(self.headers), frames)
 
+    def has_instance(self, document: str, uid: str) -> bool:
+        """Say whether an object of ``document`` may have this SOP Instance UID."""
+        derived, rest = self._derived.setdefault(document, (set(), self._instances(document)))
+        while uid not in derived:
+            following = next(rest, None)
+            if following is None:
+                return False
+            derived.add(following)
+        return True
+
     @cached_property
-    def instances(self) -> Mapping[str, frozenset[str]]:
-        """The SOP Instance UIDs that each document may have."""
-        return _OnDemand(lambda document: frozenset(self._instances(document)))
+    def _derived(self) -> dict[str, tuple[set[str], Iterator[str]]]:
+        """The UIDs of each document, as far as they had to be derived."""
+        return {}
 
     def _instances(self, document: str) -> Iterator[str]:
         """One per plane, and one more for a picture of all planes; a status page is derived by its outcome."""
-        yield from (self.uids.instance(document, index) for index in range(self.planes + 1))
+        yield from (self.uids.instance(document, index) for index in (self.planes, *range(self.planes)))
         if document in STATUS:
             yield from (self.uids.instance(name) for name in self._names(document))
 
@@ -192,6 +226,16 @@ class Case:
 
     def sources_of(self, dataset: Dataset) -> list[Dataset]:
         """The headers of the Instances that ``dataset`` was derived from; the first one where that cannot be told."""
+        if not self._latest or self._latest[-1][0] is not dataset:
+            self._latest[:] = [(dataset, self._sources_of(dataset))]
+        return self._latest[-1][1]
+
+    @cached_property
+    def _latest(self) -> list[tuple[Dataset, list[Dataset]]]:
+        """The object that was asked for last, and its sources: each rule asks again."""
+        return []
+
+    def _sources_of(self, dataset: Dataset) -> list[Dataset]:
         images = list(dataset.get("SourceImageSequence") or ())
         for series in () if images else dataset.get("ReferencedSeriesSequence") or ():
             images += series.get("ReferencedInstanceSequence") or ()
@@ -205,10 +249,11 @@ class Case:
     def repeated(self, dataset: Dataset) -> frozenset[str]:
         """The sequences that say of patient and order just what the source says: repeated as it is, right or wrong."""
         found = {name for name in _ORDERS if dataset.get(name) and dataset[name].value in self._orders(dataset, name)}
-        return frozenset(found | {name for name in IDENTITY if name in dataset and self._is_identity(dataset, name)})
+        return frozenset(found | {name for name in IDENTITY if self._is_identity(dataset, name)})
 
     def _is_identity(self, dataset: Dataset, name: str) -> bool:
-        return name in self.identity and dataset[name] == self.identity[name]
+        own = held(dataset, name)
+        return own is not None and own.VR == VR.SQ and own == held(self.identity, name)
 
     def _orders(self, dataset: Dataset, name: str) -> list[Sequence[Dataset]]:
         headers = (self.source_of(dataset), self.header)

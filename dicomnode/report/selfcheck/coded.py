@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
 
+from dicomnode.report.patterns import held
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.level import Level
 
@@ -21,17 +19,9 @@ Key = tuple[str, str]
 
 
 def stated(dataset: Dataset, keyword: str) -> Any:
-    """The value of ``keyword``, None where there is none; ``Dataset.get`` in a fraction of its time."""
-    try:
-        element = dataset.get_item(_tag(keyword))
-    except KeyError:
-        return None
-    return element.value if isinstance(element, DataElement) else dataset.get(keyword)
-
-
-@cache
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
+    """The value of ``keyword``, None where there is none."""
+    element = held(dataset, keyword)
+    return None if element is None else element.value
 
 
 def key(item: Dataset) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import VR
@@ -12,6 +13,7 @@ from pydicom.valuerep import VR
 from dicomnode.report.anatomy import UNPAIRED, body_part
 from dicomnode.report.context import MANUFACTURER
 from dicomnode.report.envelope import IDENTITY, TYPE_2
+from dicomnode.report.patterns import held
 from dicomnode.report.selfcheck import tables
 from dicomnode.report.selfcheck.case import DOCUMENTS, Case, as_text
 from dicomnode.report.selfcheck.coded import first
@@ -50,7 +52,8 @@ _OWN_TIMES = frozenset(
     for part in ("Date", "Time")
 ) | {"ContributionDateTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture", "ObservationDateTime"}
 _TIMES = frozenset({VR.DA, VR.TM, VR.DT})
-_STUDY_TIMES = frozenset({"StudyDate", "StudyTime", "PatientBirthDate"})
+STUDY_TIMES = frozenset({"StudyDate", "StudyTime", "PatientBirthDate"})
+"""Those of Patient and Study, which are compared with the source elsewhere."""
 
 
 def identity_faults(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
@@ -73,8 +76,7 @@ def _patient_and_study(dataset: Dataset, case: Case) -> Iterator[str]:
     if str(dataset.get("StudyInstanceUID")) != case.series.StudyInstanceUID:
         yield "StudyInstanceUID: not the Study of the source"
     for keyword in IDENTITY:
-        own = element(dataset, keyword)
-        stated = element(case.identity, keyword)
+        own, stated = held(dataset, keyword), held(case.identity, keyword)
         if stated is None:
             if own is None and keyword in TYPE_2:
                 continue
@@ -82,11 +84,6 @@ def _patient_and_study(dataset: Dataset, case: Case) -> Iterator[str]:
                 yield f"{keyword}: the source does not state it"
         elif own is None or own.value != stated.value:
             yield f"{keyword}: differs from the source, identity is never altered"
-
-
-def element(dataset: Dataset, keyword: str) -> Any:
-    """The element with its VR, None where it is absent."""
-    return dataset[keyword] if keyword in dataset else None  # noqa: SIM401 (get gives the value, not the element)
 
 
 def _requests(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
@@ -107,7 +104,7 @@ def _series(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
         yield "SeriesInstanceUID: not the own, derived one of this document"
     elif str(dataset.get("SeriesNumber")) != str(case.numbers[document]):
         yield "SeriesNumber: not the fixed one of this document, clear of the Study's own"
-    if not any(str(dataset.get("SOPInstanceUID")) in case.instances[name] for name in allowed):
+    if not any(case.has_instance(name, str(dataset.get("SOPInstanceUID"))) for name in allowed):
         yield "SOPInstanceUID: not derived from source, weights and kind"
     description = str(dataset.get("SeriesDescription") or "")
     if not description.endswith("(RESEARCH)") or len(description) > 64:
@@ -131,16 +128,17 @@ def _laterality(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
         yield "Laterality: not the side that the source states"
 
 
-def time_faults(level: Level, case: Case) -> Iterator[str]:
-    """Nothing is stamped with now: every date and time is the start of the analysis, or copied from the source."""
-    for one in level.below():
-        for name, element in one.values():
-            if element.VR not in _TIMES or not element.value or (not one.path and name in _STUDY_TIMES):
-                continue
-            text = str(element.value)
-            copied_one = name not in _OWN_TIMES and (case.states(name, text) or _joined(name, text, case))
-            if text not in case.stamps[str(element.VR)] and not copied_one:
-                yield f"{one.path}{name}: is neither the start of the analysis nor of the source"
+def time_fault(level: Level, name: str, element: DataElement, case: Case) -> str:
+    """Nothing is stamped with now: every date and time is the start of the analysis, or copied from the source.
+
+    ``element``: called ``name``, of ``level``. The answer is "" for a sound one.
+    """
+    if element.VR not in _TIMES or not element.value or (not level.path and name in STUDY_TIMES):
+        return ""
+    text = str(element.value)
+    copied_one = name not in _OWN_TIMES and (case.states(name, text) or _joined(name, text, case))
+    sound = copied_one or text in case.stamps[str(element.VR)]
+    return "" if sound else "is neither the start of the analysis nor of the source"
 
 
 def _joined(name: str, text: str, case: Case) -> bool:

@@ -25,19 +25,14 @@ class Level:
     elements: Mapping[str, DataElement]
     items: Mapping[str, Sequence[Level]]
 
-    def below(self, passed: set[int] | None = None) -> Iterator[Level]:
+    def below(self, passed: set[int] | None = None) -> list[Level]:
         """This level and all below it, depth first, but for items that ``passed`` has by their id; they are added.
 
         The Dataset itself is in nobody's keeping, so that its id says nothing.
         """
-        if passed is not None and self.path:
-            if id(self) in passed:
-                return
-            passed.add(id(self))
-        yield self
-        for levels in self.items.values():
-            for level in levels:
-                yield from level.below(passed)
+        found: list[Level] = []
+        _gather(self, found, set() if passed is None else passed)
+        return found
 
     def value(self, keyword: str) -> Any:
         """The value of ``keyword``, None where there is none."""
@@ -47,6 +42,16 @@ class Level:
     def values(self) -> Iterator[tuple[str, DataElement]]:
         """Keyword and element of everything on this level that is no sequence."""
         return ((name, element) for name, element in self.elements.items() if name not in self.items)
+
+
+def _gather(level: Level, found: list[Level], passed: set[int]) -> None:
+    if level.path:
+        passed.add(id(level))
+    found.append(level)
+    for levels in level.items.values():
+        for one in levels:
+            if id(one) not in passed:
+                _gather(one, found, passed)
 
 
 Known = dict[int, tuple[Dataset, Level]]
@@ -62,8 +67,8 @@ def walked(dataset: Dataset, path: str = "", closed: frozenset[str] = frozenset(
     known = {} if known is None else known
     elements: dict[str, DataElement] = {}
     items: dict[str, Sequence[Level]] = {}
-    for element in _elements(dataset):
-        name = _name(element.tag)
+    for tag, element in _elements(dataset):
+        name = _name(tag)
         elements[name] = element
         if element.VR == VR.SQ:
             opened = () if name in closed else element.value or ()
@@ -78,16 +83,13 @@ def _level(item: Dataset, path: str, known: Known) -> Level:
     return found[1]
 
 
-def _elements(dataset: Dataset) -> Iterator[DataElement]:
+def _elements(dataset: Dataset) -> Iterator[tuple[int, DataElement]]:
     for tag, element in dataset.items():
-        yield element if isinstance(element, DataElement) else dataset[tag]
+        yield int(tag), element if isinstance(element, DataElement) else dataset[tag]
 
 
 @cache
-def named(tag: BaseTag) -> str:
-    """The keyword of ``tag``, "" where it has none; looked up once."""
-    return keyword_for_tag(tag)
-
-
-def _name(tag: Any) -> str:
-    return (not tag.is_private and named(tag)) or str(tag)
+def _name(tag: int) -> str:
+    """The keyword of ``tag``, itself where it has none; a plain number is found without a call of pydicom."""
+    own = BaseTag(tag)
+    return (not own.is_private and keyword_for_tag(own)) or str(own)

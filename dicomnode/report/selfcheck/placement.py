@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from dicomnode.report.geometry import orientation_of
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.pixels import frames
-from dicomnode.report.selfcheck.sr_items import content, descendants
+from dicomnode.report.selfcheck.sr_items import content
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _GROUPS = {"PlanePositionSequence": "ImagePositionPatient", "PlaneOrientationSequence": "ImageOrientationPatient"}
@@ -26,7 +26,7 @@ def placement_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     yield from _captured(dataset, case)
     yield from _frames(dataset, case)
     yield from _drawn(dataset, case)
-    for item in descendants(content(dataset, case)):
+    for item in content(dataset, case).below:
         for image in item.children if item.value_type == "SCOORD" else ():
             if not _inside(item.dataset.get("GraphicData"), _sources(image.dataset, "ReferencedSOPSequence", case)):
                 yield f"{item.path}.GraphicData: lies outside of its image (PS3.3 C.18.6.1.2)"

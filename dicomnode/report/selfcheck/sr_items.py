@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import Any
 
 from pydicom.dataset import Dataset
 
 from dicomnode.report.codes import SCHEME
 from dicomnode.report.selfcheck.case import Case
-from dicomnode.report.selfcheck.coded import Key, first, key, stated
-from dicomnode.report.selfcheck.level import named
+from dicomnode.report.selfcheck.coded import Key
+from dicomnode.report.selfcheck.level import Level, walked
 from dicomnode.report.selfcheck.modules import is_empty
 from dicomnode.report.selfcheck.sr_rows import ANY, COMMENT, Row
-from dicomnode.report.transcribe import once
 
 _COMMON = frozenset(
     {
@@ -67,33 +65,45 @@ class Item:
 
     path: str
     dataset: Dataset
+    level: Level
 
     @cached_property
     def value_type(self) -> str:
-        return str(stated(self.dataset, "ValueType") or "")
+        return str(self.level.value("ValueType") or "")
 
     @cached_property
     def relationship(self) -> str:
-        return str(stated(self.dataset, "RelationshipType") or "")
+        return str(self.level.value("RelationshipType") or "")
 
     @cached_property
     def concept(self) -> Key:
-        return first(self.dataset, "ConceptNameCodeSequence")
+        return _code(self.level, "ConceptNameCodeSequence")
 
     @cached_property
     def value(self) -> Key:
         """The code of a CODE item."""
-        return first(self.dataset, "ConceptCodeSequence")
+        return _code(self.level, "ConceptCodeSequence")
 
     @cached_property
     def children(self) -> list[Item]:
         """The content items one level below."""
         found = []
-        for n, item in enumerate(stated(self.dataset, "ContentSequence") or (), 1):
-            code = first(item, "ConceptNameCodeSequence")[0]
+        levels = self.level.items.get("ContentSequence", ())
+        for n, (item, level) in enumerate(zip(self.level.value("ContentSequence") or (), levels, strict=True), 1):
+            code = _code(level, "ConceptNameCodeSequence")[0]
             at = f"{self.path}{'.' if self.path else ''}ContentSequence[{n}]{f'({code})' if code else ''}"
-            found.append(Item(at, item))
+            found.append(Item(at, item, level))
         return found
+
+    @cached_property
+    def below(self) -> list[Item]:
+        """All content items below, depth first."""
+        return [item for child in self.children for item in (child, *child.below)]
+
+    @property
+    def references(self) -> Sequence[Level]:
+        """The Instances that the item itself refers to."""
+        return self.level.items.get("ReferencedSOPSequence", ())
 
     def named(self, *concepts: Key) -> list[Item]:
         """The children with one of ``concepts`` as their name."""
@@ -104,16 +114,19 @@ def content(dataset: Dataset, case: Case) -> Item:
     """The root of the content tree of ``dataset``, the same one for whoever asks. Pictures, which have none, are not
     remembered."""
     if "ContentSequence" not in dataset:
-        return Item("", dataset)
-    _, root = once(case.headers, ("content", id(dataset)), lambda: (dataset, Item("", dataset)))
+        return Item("", dataset, Level("", {}, {}))
+    if id(dataset) not in case.contents:
+        case.contents[id(dataset)] = dataset, Item("", dataset, walked(dataset, known=case.levels))
+    root: Item = case.contents[id(dataset)][1]
     return root
 
 
-def descendants(root: Item) -> Iterator[Item]:
-    """All content items below ``root``, depth first."""
-    for child in root.children:
-        yield child
-        yield from descendants(child)
+def _code(level: Level, keyword: str) -> Key:
+    """(value, scheme) of the first item of the Code Sequence ``keyword``; ("", "") where there is none."""
+    items = level.items.get(keyword)
+    if not items:
+        return "", ""
+    return str(items[0].value("CodeValue") or ""), str(items[0].value("CodingSchemeDesignator") or "")
 
 
 def _unjudged(root: Item, passed: set[int]) -> Iterator[Item]:
@@ -142,12 +155,11 @@ def _attributes(item: Item) -> Iterator[str]:
     needed = _NEEDS[item.value_type]
     allowed = _COMMON | set(needed) | set(_MAY.get(item.value_type, ()))
     for keyword in needed:
-        if is_empty(stated(item.dataset, keyword)):
+        if is_empty(item.level.value(keyword)):
             yield f"{item.path}.{keyword}: missing or empty, Type 1 of {item.value_type} (PS3.3 C.17.3, C.18)"
-    for tag in item.dataset.keys():  # noqa: SIM118 (iterating a Dataset sorts and decodes its elements)
-        keyword = named(tag)
+    for keyword in item.level.elements:
         if keyword not in allowed:
-            yield f"{item.path}.{keyword or tag}: does not belong in {item.value_type} (PS3.3 C.17.3)"
+            yield f"{item.path}.{keyword}: does not belong in {item.value_type} (PS3.3 C.17.3)"
     if item.value_type == "NUM":
         yield from _inside(item, "MeasuredValueSequence", _MEASURED)
         yield from _same_number(item)
@@ -158,16 +170,16 @@ def _attributes(item: Item) -> Iterator[str]:
 
 
 def _inside(item: Item, keyword: str, needed: tuple[str, ...]) -> Iterator[str]:
-    for n, one in enumerate(stated(item.dataset, keyword) or (), 1):
+    for n, one in enumerate(item.level.items.get(keyword, ()), 1):
         for name in needed:
-            if is_empty(stated(one, name)):
+            if is_empty(one.value(name)):
                 yield f"{item.path}.{keyword}[{n}].{name}: missing or empty, Type 1 (PS3.3 C.18)"
 
 
 def _same_number(item: Item) -> Iterator[str]:
     """PS3.3 C.18.1: Floating Point Value is the same number, more exact: Numeric Value rounds it to its own digits."""
-    for n, one in enumerate(stated(item.dataset, "MeasuredValueSequence") or (), 1):
-        exact, text = stated(one, "FloatingPointValue"), str(stated(one, "NumericValue") or "")
+    for n, one in enumerate(item.level.items.get("MeasuredValueSequence", ()), 1):
+        exact, text = one.value("FloatingPointValue"), str(one.value("NumericValue") or "")
         if exact is None or not _is_number(text):
             continue
         digits = len(text.partition(".")[2]) if "e" not in text.lower() else 0
@@ -193,18 +205,24 @@ def _graphic(item: Item) -> Iterator[str]:
         yield f"{item.path}.GraphicData: lies outside of the image (PS3.3 C.18.6.1.2)"
 
 
-def row_faults(parent: Item, rows: tuple[Row, ...], *, extensible: bool = True) -> Iterator[str]:
+def row_faults(parent: Item, rows: tuple[Row, ...], case: Case, *, extensible: bool = True) -> Iterator[str]:
     """What does not fit ``rows``: unknown items, missing ones, too many of them, other values than allowed.
 
-    In an extensible template a comment or a text or code of our own scheme may be added (PS3.16 6.2.4).
+    In an extensible template a comment or a text or code of our own scheme may be added (PS3.16 6.2.4). An item that
+    several documents have is judged once by the same row.
     """
     counts: Counter[str] = Counter()
+    kinds = {row.kind: row for row in reversed(rows)}
     for item in parent.children:
-        row = _row(item, rows)
+        kind = item.relationship, item.value_type
+        row = kinds.get((*kind, item.concept)) or kinds.get((*kind, ANY))
         if row is not None:
             counts[row.place] += 1
-            yield from _value_faults(item, row)
-            yield from row_faults(item, row.children, extensible=extensible)
+            passed = case.passed["row", id(row), extensible]
+            if id(item.dataset) not in passed:
+                passed.add(id(item.dataset))
+                yield from _value_faults(item, row)
+                yield from row_faults(item, row.children, case, extensible=extensible)
         elif not (extensible and _is_extension(item)):
             yield f"{item.path}: no row of the template has this relationship, value type and concept (PS3.16)"
     where = parent.path or "ContentSequence"
@@ -215,25 +233,18 @@ def row_faults(parent: Item, rows: tuple[Row, ...], *, extensible: bool = True) 
             yield f"{where}: more than {row.most} {row.value_type} {_said(row.concept)} ({row.place})"
 
 
-def _row(item: Item, rows: tuple[Row, ...]) -> Row | None:
-    kind = item.relationship, item.value_type
-    fitting = [row for row in rows if (row.relationship, row.value_type) == kind]
-    exact = next((row for row in fitting if row.concept == item.concept), None)
-    return exact or next((row for row in fitting if row.concept == ANY), None)
-
-
 def _value_faults(item: Item, row: Row) -> Iterator[str]:
     if row.value is not None and item.value != row.value:
         yield f"{item.path}.ConceptCodeSequence: not {_said(row.value)} ({row.place})"
-    if row.units is not None and units(item.dataset) not in (row.units, None):
+    if row.units is not None and units(item) not in (row.units, None):
         yield f"{item.path}.MeasurementUnitsCodeSequence: not {_said(row.units)} ({row.place})"
 
 
-def units(dataset: Dataset) -> Key | None:
+def units(item: Item) -> Key | None:
     """The units of a NUM item, None where it has none."""
-    measured: Any = stated(dataset, "MeasuredValueSequence") or ()
-    units = stated(measured[0], "MeasurementUnitsCodeSequence") if measured else None
-    return key(units[0]) if units else None
+    measured = item.level.items.get("MeasuredValueSequence")
+    units = measured[0].items.get("MeasurementUnitsCodeSequence") if measured else None
+    return _code(measured[0], "MeasurementUnitsCodeSequence") if measured and units else None
 
 
 def _is_extension(item: Item) -> bool:

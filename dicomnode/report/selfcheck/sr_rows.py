@@ -6,6 +6,7 @@ Only what our documents use is here. Rows that PS3.16 leaves optional and IHE AI
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from dicomnode.report.selfcheck.coded import Key
 
@@ -28,6 +29,11 @@ class Row:
     children: tuple[Row, ...] = ()
     value: Key | None = None
     units: Key | None = None
+
+    @property
+    def kind(self) -> tuple[str, str, Key]:
+        """What an item of this row has."""
+        return self.relationship, self.value_type, self.concept
 
 
 def _dcm(code: str) -> Key:
@@ -209,6 +215,7 @@ TID_2010 = (
 """Not extensible; images, waveforms and composites carry no concept name."""
 
 
+@cache
 def tid_1500(group: str) -> tuple[Row, ...]:
     """Rows of a Measurement Report whose groups are all of template ``group`` ("1501", "1410" or "1411")."""
     groups = Row(f"TID {group} row 1", _CONTAINS, "CONTAINER", GROUP, least=1, most=0, children=GROUPS[group])

@@ -9,8 +9,8 @@ from pydicom.sr.codedict import codes as standard
 
 from dicomnode.report import codes
 from dicomnode.report.selfcheck.case import Case, as_text
-from dicomnode.report.selfcheck.coded import Key, first, stated
-from dicomnode.report.selfcheck.sr_items import Item, content, descendants, item_faults, row_faults, units
+from dicomnode.report.selfcheck.coded import Key, first
+from dicomnode.report.selfcheck.sr_items import Item, content, item_faults, row_faults, units
 from dicomnode.report.selfcheck.sr_rows import (
     COMMENT,
     DEVICE_UID,
@@ -49,8 +49,8 @@ def report_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     yield from _root(dataset, "1500", _REPORT)
     root = content(dataset, case)
     yield from item_faults(root, case)
-    yield from row_faults(root, tid_1500(template))
-    yield from _state(dataset, case)
+    yield from row_faults(root, tid_1500(template), case)
+    yield from _state(root, case)
     yield from _observer(root, case)
     yield from _procedure(root, case)
     yield from _images(root, case)
@@ -72,13 +72,13 @@ def key_object_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     yield from _root(dataset, "2010", _OF_INTEREST)
     root = content(dataset, case)
     yield from item_faults(root, case)
-    yield from row_faults(root, TID_2010, extensible=False)
+    yield from row_faults(root, TID_2010, case, extensible=False)
     yield from _observer(root, case)
-    flagged = [one for item in descendants(root) for one in item.dataset.get("ReferencedSOPSequence") or ()]
+    flagged = [one for item in root.below for one in item.references]
     if not flagged:
         yield "ContentSequence: no object is flagged (TID 2010 row 8)"
-    listed = evidence(dataset)
-    if any(str(one.get("ReferencedSOPInstanceUID")) not in listed for one in flagged):
+    listed = evidence(root)
+    if any(str(one.value("ReferencedSOPInstanceUID")) not in listed for one in flagged):
         yield f"{_EVIDENCE}: a flagged object is missing (PS3.3 C.17.6.2)"
     if not any("RESEARCH" in str(item.dataset.get("TextValue") or "").upper() for item in root.children):
         yield "ContentSequence: the Key Object Description (113012, DCM) does not say RESEARCH"
@@ -94,16 +94,16 @@ def _root(dataset: Dataset, template: str, title: Key) -> Iterator[str]:
         yield f"ContentTemplateSequence: TemplateIdentifier and MappingResource are not {template}, DCMR (PS3.3 C.18.8)"
 
 
-def _state(dataset: Dataset, case: Case) -> Iterator[str]:
+def _state(root: Item, case: Case) -> Iterator[str]:
     expected = {
         "CompletionFlag": "PARTIAL" if case.context.incomplete else "COMPLETE",
         "VerificationFlag": "UNVERIFIED",
         "PreliminaryFlag": "PRELIMINARY",
     }
     for keyword, value in expected.items():
-        if dataset.get(keyword) != value:
+        if root.level.value(keyword) != value:
             yield f"{keyword}: not {value} (PS3.3 C.17.2)"
-    predecessors = evidence(dataset, "PredecessorDocumentsSequence")
+    predecessors = evidence(root, "PredecessorDocumentsSequence")
     if predecessors != {one.SOPInstanceUID for one in case.context.supersedes}:
         yield "PredecessorDocumentsSequence: not the documents that this one supersedes (PS3.3 C.17.2, Type 1C)"
 
@@ -125,29 +125,29 @@ def _procedure(root: Item, case: Case) -> Iterator[str]:
             yield f"{item.path}.ConceptCodeSequence: not the imaging procedure, of CID 100 (TID 1500 row 4)"
 
 
-def evidence(dataset: Dataset, keyword: str = _EVIDENCE) -> set[str]:
+def evidence(root: Item, keyword: str = _EVIDENCE) -> set[str]:
     """SOP Instance UIDs in a Hierarchical SOP Instance Reference sequence."""
     return {
-        str(stated(one, "ReferencedSOPInstanceUID"))
-        for study in dataset.get(keyword) or ()
-        for series in study.get("ReferencedSeriesSequence") or ()
-        for one in series.get("ReferencedSOPSequence") or ()
+        str(one.value("ReferencedSOPInstanceUID"))
+        for study in root.level.items.get(keyword, ())
+        for series in study.items.get("ReferencedSeriesSequence", ())
+        for one in series.items.get("ReferencedSOPSequence", ())
     }
 
 
 def _images(root: Item, case: Case) -> Iterator[str]:
     """IHE AIR: all analysed images are in the Image Library and the evidence; all that is referred to is evidence."""
     sources = set(case.classes)
-    listed = evidence(root.dataset)
+    listed = evidence(root)
     if not sources <= listed:
         yield f"{_EVIDENCE}: a source image is missing (PS3.3 C.17.2.3, Type 1C)"
-    in_library, referred = set(), set()
+    in_library: set[str] = set()
+    referred: set[str] = set()
     for top in root.children:
-        for item in descendants(top):
-            for one in stated(item.dataset, "ReferencedSOPSequence") or ():
-                referred.add(str(stated(one, "ReferencedSOPInstanceUID")))
-                if top.concept == LIBRARY:
-                    in_library.add(str(stated(one, "ReferencedSOPInstanceUID")))
+        found = {str(one.value("ReferencedSOPInstanceUID")) for item in top.below for one in item.references}
+        referred |= found
+        if top.concept == LIBRARY:
+            in_library |= found
     if in_library != sources:
         yield "ContentSequence(111028): the Image Library is not exactly the source images (TID 1600)"
     if not referred <= listed:
@@ -231,7 +231,7 @@ def _editable(group: Item) -> Iterator[str]:
 def _volume(group: Item, case: Case) -> Iterator[str]:
     for concept, unit in _SIZES.items():
         for item in group.named(concept):
-            if (measured(item) or 0.0) <= 0.0 or units(item.dataset) != unit:
+            if (measured(item) or 0.0) <= 0.0 or units(item) != unit:
                 yield f"{item.path}: a size is a positive number of {unit[0]}"
     for item in group.named(SEGMENT):
         for one in item.dataset.get("ReferencedSOPSequence") or ():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from functools import partial
 
+from pydicom.dataelem import DataElement
 from pydicom.uid import UID
 from pydicom.valuerep import VR
 
@@ -16,19 +18,19 @@ _UUID_ROOT = "2.25"
 _NAME_BASED = 5
 
 
-def uid_faults(level: Level, case: Case) -> Iterator[str]:
-    """UIDs of unknown origin, at any depth. A Frame of Reference is the source's own where the source has one."""
-    for one in level.below(case.passed["uids"]):
-        for name, element in one.values():
-            if element.VR == VR.UI and element.value:
-                values = [element.value] if isinstance(element.value, str) else element.value
-                if not all(_known(str(value), case) for value in values):
-                    yield f"{one.path}{name}: neither of the source, nor registered, nor derived (a random UID?)"
-    yield from _frame_of_reference(level, case)
+def uid_fault(element: DataElement, case: Case) -> str:
+    """That a UID is of unknown origin; "" for any other element."""
+    if element.VR != VR.UI or not element.value:
+        return ""
+    values = [element.value] if isinstance(element.value, str) else element.value
+    sound = all(case.judged_once(("uid", str(value)), partial(_known, str(value), case)) for value in values)
+    return "" if sound else "neither of the source, nor registered, nor derived (a random UID?)"
 
 
-def _frame_of_reference(level: Level, case: Case) -> Iterator[str]:
-    """A map needs one even where its images lie nowhere (PS3.3 A.75.3): then one of its own, and it is no volume."""
+def frame_of_reference_faults(level: Level, case: Case) -> Iterator[str]:
+    """A Frame of Reference is the source's own where the source has one.
+
+    A map needs one even where its images lie nowhere (PS3.3 A.75.3): then one of its own, and it is no volume."""
     stated = case.frames_of_reference
     own = level.elements.get("FrameOfReferenceUID")
     if own is None or not own.value or str(own.value) in stated:

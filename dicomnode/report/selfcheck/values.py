@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from pydicom import config
 from pydicom.datadict import dictionary_VM, dictionary_VR
-from pydicom.tag import BaseTag
+from pydicom.dataelem import DataElement
 from pydicom.valuerep import PersonName, validate_value
 
 from dicomnode.report.selfcheck.case import Case
-from dicomnode.report.selfcheck.level import Level
 
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UR"})
-_BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN"})
+BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN"})
 _UNSPLIT = frozenset({"LT", "ST", "UT", "UR"})
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _VM = re.compile(r"(\d+)(?:-(?:(\d+)|(\d*)n))?\Z")
 
 
-def value_faults(level: Level, case: Case) -> Iterator[str]:
-    """Values that break their VR or VM. One that the source states in the same attribute is repeated as it is."""
-    for one in level.below(case.passed["values"]):
-        for name, element in one.values():
-            fault = _fault(element)
-            if fault and not case.states(name, element.value) and not _is_uid_of_source(element, case):
-                yield f"{one.path}{name}: {fault}"
+def value_fault(name: str, element: DataElement, case: Case) -> str:
+    """How the value breaks its VR or VM, "" if it does not. One that the source states in the same attribute, called
+    ``name``, is repeated as it is."""
+    fault = _fault(element)
+    return "" if fault and (case.states(name, element.value) or _is_uid_of_source(element, case)) else fault
 
 
-def _is_uid_of_source(element: Any, case: Case) -> bool:
+def _is_uid_of_source(element: DataElement, case: Case) -> bool:
     """References name the source as it names itself, also with a component that starts with zero."""
     return str(element.VR) == "UI" and isinstance(element.value, str) and case.has_uid(element.value)
 
 
-def _fault(element: Any) -> str:
-    vr, value = str(element.VR), element.value
-    if vr not in _vrs(element.tag):
+def _fault(element: DataElement) -> str:
+    vr, value, tag = str(element.VR), element.value, int(element.tag)
+    if vr not in _vrs(tag):
         return f"has VR {vr}, which PS3.6 does not give it"
-    if vr in _BULK:
+    if vr in BULK:
         return "has an odd length (PS3.5 7.1.1)" if isinstance(value, bytes) and len(value) % 2 else ""
     values = _split(vr, value)
-    if not _fits(element.tag, len(values)):
+    if not _fits(tag, len(values)):
         return f"has {len(values)} values (value multiplicity, PS3.6 6)"
     return next((text for one in values if (text := _value_fault(vr, one))), "")
 
@@ -73,7 +69,7 @@ def _value_fault(vr: str, value: Any) -> str:
 
 
 @cache
-def _vrs(tag: BaseTag) -> frozenset[str]:
+def _vrs(tag: int) -> frozenset[str]:
     try:
         return frozenset(dictionary_VR(tag).split(" or "))
     except KeyError:
@@ -81,7 +77,7 @@ def _vrs(tag: BaseTag) -> frozenset[str]:
 
 
 @cache
-def _limits(tag: BaseTag) -> tuple[int, int, int]:
+def _limits(tag: int) -> tuple[int, int, int]:
     """Least and greatest number of values (0: any), and the step."""
     match = _VM.match(dictionary_VM(tag).split(" or ")[0])
     if match is None:
@@ -92,7 +88,7 @@ def _limits(tag: BaseTag) -> tuple[int, int, int]:
     return (least, int(match[2]), 1) if match[2] else (least, 0, int(match[3] or 1))
 
 
-def _fits(tag: BaseTag, count: int) -> bool:
+def _fits(tag: int, count: int) -> bool:
     if count == 0:
         return True
     least, most, step = _limits(tag)

@@ -11,7 +11,7 @@ from dicomnode.report import codes
 from dicomnode.report.context import DerivedObject
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.level import Level, walked
-from dicomnode.report.selfcheck.sr_items import Item, content, descendants
+from dicomnode.report.selfcheck.sr_items import Item, content
 from dicomnode.report.selfcheck.sr_rows import FINDING, TRACKING_UID
 from dicomnode.report.selfcheck.sr_rules import groups
 
@@ -85,7 +85,7 @@ def _is_absent(group: Item) -> bool:
 
 
 def _tracked(dataset: Dataset, case: Case) -> Iterator[str]:
-    for item in descendants(content(dataset, case)):
+    for item in content(dataset, case).below:
         if item.concept == TRACKING_UID:
             yield str(item.dataset.get("UID"))
     for segment in dataset.get("SegmentSequence") or ():
