@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SPACE_CHECK_BYTES = 16 * 1024 * 1024
 JOURNALED_BYTES = 1024 * 1024
 """A file up to about this size is kept in memory until it is whole, and made durable by the intake journal."""
+EARLY_BYTES = 256 * 1024
+"""From this size on a file that the journal holds goes to the disk at once: many of them together would stall it."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,8 +76,15 @@ class Incoming:
                 self._keep()
             except Exception as error:  # noqa: BLE001 - process edge: an honest status for whatever was sent
                 self._fail(error)
-        self.drop()
-        return Status.SUCCESS if self._error is None else self._refuse(self._error)
+        if self._error is not None:
+            self.drop()
+            return self._refuse(self._error)
+        if self._file is not None and self._stays and EARLY_BYTES <= self.size <= JOURNALED_BYTES:
+            self._file.keep()
+            self._scp.disk.submit(self._file.write_soon)
+        else:
+            self.drop()
+        return Status.SUCCESS
 
     def drop(self) -> None:
         """Remove what is unfinished."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dicomnode.errors import Transient
+from dicomnode.store.sync import begin_to_write
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-][A-Za-z0-9._-]*")
 WHOLE = "whole"
@@ -195,6 +196,11 @@ class SpoolFile:
             self._path = None
             sync_folder(folder)
         return self._spool.path(self._area, name)
+
+    def write_soon(self) -> None:
+        """Close the file; the disk gets it now rather than all at once later."""
+        begin_to_write(self.descriptor)
+        self.close()
 
     def close(self) -> None:
         """Close the file, and remove it unless it is to stay."""
