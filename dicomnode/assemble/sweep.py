@@ -39,7 +39,6 @@ SWEEP_S, LEAST_PAUSE_S = 0.5, 0.05
 class _Followed:
     """What is known of an open Series. ``evidence``: None until it is weighed."""
 
-    last_received_at: float = -math.inf
     newest_id: int = 0
     headers: tuple[Header, ...] = ()
     evidence: Evidence | None = None
@@ -58,13 +57,11 @@ class EvidenceMemory:
     sending: set[int] = field(default_factory=set)
 
     def follow(self, session: Session, series: SeriesRow) -> _Followed:
-        """Read what came to ``series`` since it was last looked at."""
+        """Read what rows came to ``series`` since it was last looked at; ``last_received_at`` may lag behind."""
         seen = self.known.get(series.id, _Followed())
-        if seen.last_received_at != series.last_received_at:
-            came = read_headers(session, series.id, seen.newest_id)
-            newest = came[-1][0] if came else seen.newest_id
-            headers = (*seen.headers, *(header for _, header in came))
-            seen = self.known[series.id] = _Followed(series.last_received_at, newest, headers)
+        if came := read_headers(session, series.id, seen.newest_id):
+            seen = _Followed(came[-1][0], (*seen.headers, *(header for _, header in came)))
+            self.known[series.id] = seen
         return seen
 
     def of(self, session: Session, series: SeriesRow) -> Evidence:

@@ -170,6 +170,17 @@ def test_headers_are_read_once_and_weigh_the_same(rows):
     assert (evidence.n_instances, evidence.reason) == (8, "InstanceNumber 1 to 8 without gap")
 
 
+def test_an_image_is_weighed_though_the_row_of_its_series_does_not_say_yet_that_it_came(rows):
+    """R6, decision 35: while an Association goes on, ``last_received_at`` lags behind what it brought."""
+    association = rows.association("open")
+    series, memory = rows.series(association, range(1, 11)), EvidenceMemory()
+    sweep(rows.store, CONFIG, NOW + 3, memory)
+    rows.add(series, association, 11, NOW)
+    assert rows.get(series).last_received_at == NOW
+    assert sweep(rows.store, CONFIG, NOW + 61, memory) == 1
+    assert rows.audit()[-1]["n_instances"] == 11
+
+
 def test_an_aborted_association_is_left_to_silence(rows):
     series = rows.series(rows.association("aborted"), range(1, 11))
     assert sweep(rows.store, CONFIG, NOW + 59) == 0
