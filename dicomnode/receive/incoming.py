@@ -81,7 +81,7 @@ class Incoming:
             return self._refuse(self._error)
         if self._file is not None and self._stays and EARLY_BYTES <= self.size <= JOURNALED_BYTES:
             self._file.keep()
-            self._scp.disk.submit(self._file.write_soon)
+            self._scp.write_soon(self._file)
         else:
             self.drop()
         return Status.SUCCESS

@@ -19,7 +19,7 @@ from dicomnode.receive.replay import row_of
 from dicomnode.receive.tally import OpenAssociation
 from dicomnode.store.engine import Store
 from dicomnode.store.journal import SEGMENTS, IntakeJournal
-from dicomnode.store.spool import Spool
+from dicomnode.store.spool import Spool, SpoolFile
 
 AMPLE_BYTES = 8 * 2**30
 LOOK_S = 0.2
@@ -56,6 +56,13 @@ class StorageScp:
         self.disk.shutdown()
         if self.journal is not None:
             self.journal.close()
+
+    def write_soon(self, file: SpoolFile) -> None:
+        """Close a kept file, and hand it to the disk; where the node stops already, its journal syncs it anyway."""
+        try:
+            self.disk.submit(file.write_soon)
+        except RuntimeError:
+            file.close()
 
     def begin(self, association: OpenAssociation, request: StoreRequest) -> Incoming:
         """Take the data set of ``request``, which follows in fragments."""
