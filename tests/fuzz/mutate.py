@@ -22,7 +22,7 @@ class Mutator:
     def mutant(self, data: bytes) -> bytes:
         """``data`` after one to eight operations, few being likelier; at most MAX_BYTES."""
         found = bytearray(data)
-        for _ in range(1 + min(7, int(self.random.expovariate(0.7)))):
+        for _ in range(1 + int(min(7.0, self.random.expovariate(0.7)))):
             self.random.choice(OPERATIONS)(self, found)
             del found[MAX_BYTES:]
         return bytes(found)
