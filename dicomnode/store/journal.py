@@ -216,8 +216,8 @@ class IntakeJournal:
     def _settle(self, segment: _Segment) -> bool:
         """Sync the files of a segment that nobody writes; says whether all are durable by themselves now."""
         try:
-            self._received.sync()
-        except OSError:  # one by one, to learn which
+            self._received.sync(SEGMENTS * self._bytes)
+        except OSError:  # one by one: to learn which, or not to wait for what others write
             return self._settle_each(segment)
         segment.records = []
         return True

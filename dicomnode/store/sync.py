@@ -7,8 +7,10 @@ nothing more urgent to do.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
+from pathlib import Path
 
 TELLS_OF_FAILURE = (5, 8)
 """Before this Linux, syncfs(2) says nothing of a write that failed."""
@@ -32,16 +34,29 @@ class FileSystemSync:
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._syncfs = _SYNCFS if tells_of_failure() else None
 
-    def sync(self) -> None:
-        """Return when all is durable. Raises OSError when it may not be, or when this system has no such call."""
-        if self._syncfs is None:
-            raise OSError("no syncfs that tells of failures")
+    def sync(self, most_bytes: int) -> None:
+        """Return when all is durable. Raises OSError when it may not be, or when this system has no such call.
+
+        Where more than ``most_bytes`` wait to be written, others have much under way, and the call would wait for
+        that too: then it is not made, and this raises OSError as well.
+        """
+        if self._syncfs is None or unwritten_bytes() > most_bytes:
+            raise OSError(errno.EAGAIN, "no syncfs here or now")
         if self._syncfs(self._descriptor):
             raise OSError(ctypes.get_errno(), "syncfs failed")
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._descriptor)
+
+
+def unwritten_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """How much of all that was written on this machine is not on its disks yet (proc(5)); 0 where nobody tells."""
+    try:
+        said = meminfo.read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return 1024 * sum(int(number) for number in re.findall(r"^(?:Dirty|Writeback): *(\d+) kB$", said, re.MULTILINE))
 
 
 def tells_of_failure(release: str = os.uname().release) -> bool:

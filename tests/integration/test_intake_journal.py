@@ -16,7 +16,7 @@ from dicomnode.errors import Transient
 from dicomnode.store.journal import IntakeJournal, Saving
 from dicomnode.store.journal_record import BLOCK, Record, RecordMemory, encode_head, records, span
 from dicomnode.store.spool import Spool, digest, write_all
-from dicomnode.store.sync import FileSystemSync, tells_of_failure
+from dicomnode.store.sync import FileSystemSync, tells_of_failure, unwritten_bytes
 from dicomnode.store.tables import InstanceRow
 from tests.integration.test_receive_storage import Node, slice_of
 
@@ -114,7 +114,7 @@ def test_r1_nothing_that_was_never_acknowledged_comes_back(tmp_path, spool):
 def one_by_one(monkeypatch):
     """As on a system whose syncfs(2) fails, or does not tell."""
 
-    def fail(_: FileSystemSync) -> None:
+    def fail(_: FileSystemSync, _most: int) -> None:
         raise OSError(errno.EIO, "input/output error")
 
     monkeypatch.setattr(FileSystemSync, "sync", fail)
@@ -123,7 +123,10 @@ def one_by_one(monkeypatch):
 def test_a_clean_stop_syncs_the_file_system_and_removes_the_journal(spool, monkeypatch):
     """R1: after a stop nothing depends on the journal."""
     synced, sync = [], FileSystemSync.sync
-    monkeypatch.setattr(FileSystemSync, "sync", lambda it: (synced.append(os.fstat(it._descriptor).st_ino), sync(it)))
+    monkeypatch.setattr("dicomnode.store.sync.unwritten_bytes", lambda: 0)
+    monkeypatch.setattr(
+        FileSystemSync, "sync", lambda it, most: (synced.append(os.fstat(it._descriptor).st_ino), sync(it, most))
+    )
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
     path, content = placed(spool, 1)
     assert saved(journal, path, content)
@@ -140,6 +143,25 @@ def test_a_clean_stop_syncs_the_file_system_and_removes_the_journal(spool, monke
 def test_r3_an_old_kernel_whose_syncfs_hides_failures_is_not_trusted(release, honest):
     """R3: before Linux 5.8 syncfs(2) returned success after a failed write."""
     assert tells_of_failure(release) is honest
+
+
+def test_what_others_have_to_write_is_not_waited_for(spool, tmp_path, monkeypatch):
+    """R1: with much under way on the machine the files are synced one by one, as durable as otherwise."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(
+        "MemTotal: 24684096 kB\nDirty:            100 kB\nWriteback:         28 kB\nWritebackTmp: 7 kB\n"
+    )
+    assert unwritten_bytes(meminfo) == 128 * 1024
+    assert unwritten_bytes(tmp_path / "none") == 0
+    monkeypatch.setattr("dicomnode.store.sync.unwritten_bytes", lambda: 10**9)
+    with pytest.raises(OSError, match="no syncfs"):
+        FileSystemSync(spool.root).sync(10**9 - 1)
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    assert saved(journal, *placed(spool, 1))
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), sync(fd)))
+    journal.close()
+    assert synced
 
 
 @pytest.mark.usefixtures("one_by_one")
