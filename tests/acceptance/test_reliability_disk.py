@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.store.journal import SEGMENTS
 from tests.faults.breaker import Breaker
 from tests.faults.load import Account, start_scanners, stop_scanners
 from tests.faults.receiver import Receiver, leftovers, serving, stored, torn_files, wait_until
@@ -28,6 +29,8 @@ def broken_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rece
     folder = tmp_path_factory.mktemp("broken").resolve()
     breaker = Breaker(folder)
     with Receiver(folder / "node", environment=breaker.environment) as receiver:
+        journal = receiver.data / "spool" / "journal"
+        wait_until(lambda: len(list(journal.iterdir())) >= SEGMENTS, 60, "the journal is made in the background")
         yield receiver, breaker
 
 
