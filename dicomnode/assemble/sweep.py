@@ -67,7 +67,9 @@ class EvidenceMemory:
     def of(self, session: Session, series: SeriesRow) -> Evidence:
         """The evidence of ``series``."""
         seen = self.follow(session, series)
-        evidence = seen.evidence or weigh(seen.headers)
+        if seen.evidence is not None:
+            return seen.evidence
+        evidence = weigh(seen.headers)
         self.known[series.id] = replace(seen, evidence=evidence)
         return evidence
 

@@ -35,10 +35,7 @@ class Arranged:
 
     def by_file(self) -> list[list[int]]:
         """Places in ``frames``, those of one file together: a file is decoded in one go."""
-        files: dict[str, list[int]] = defaultdict(list)
-        for index, frame in enumerate(self.frames):
-            files[frame.source.reference.SOPInstanceUID].append(index)
-        return list(files.values())
+        return _by_file(self.frames)
 
     def decoded(self, places: Sequence[int]) -> Iterator[tuple[int, Grey]]:
         """The images at ``places``, which are all of one file, as their place and their pixels.
@@ -119,13 +116,17 @@ def _stored(frames: Sequence[Frame], limits: Limits) -> Iterator[tuple[Frame, St
         yield frame, stored
 
 
+def _by_file(frames: Sequence[Frame]) -> list[list[int]]:
+    files: dict[str, list[int]] = defaultdict(list)
+    for index, frame in enumerate(frames):
+        files[frame.source.reference.SOPInstanceUID].append(index)
+    return list(files.values())
+
+
 def _decoded(frames: Sequence[Frame], limits: Limits) -> Iterator[tuple[Frame, Words]]:
     """Each frame with its (stored values, whole words); every file is read once."""
-    by_instance: dict[str, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        by_instance[frame.source.reference.SOPInstanceUID].append(frame)
-    for members in by_instance.values():
-        members.sort(key=lambda frame: frame.index)
+    for places in _by_file(frames):
+        members = sorted((frames[place] for place in places), key=lambda frame: frame.index)
         first = members[0]
         arrays = stored_frames(first.image, first.form, [frame.index for frame in members], limits)
         yield from zip(members, arrays, strict=True)

@@ -334,7 +334,7 @@ def _scan(
                 raise MalformedHeader("too many elements")
             position += width
             if length == UNDEFINED_LENGTH or (
-                length > 8 * budget and _may_hold_too_many(source, position, read_element, vr, length, budget)
+                length > 8 * budget and _begins_with_item(source, position, read_element, vr)
             ):
                 position, budget = _skip_items(source, position, length, read_element, vr, budget, limits.depth)
                 continue
@@ -367,11 +367,9 @@ def _value(source: MemorySource, position: int, length: int) -> bytes:
     return bytes(source.data[start : start + length])
 
 
-def _may_hold_too_many(
-    source: MemorySource, position: int, read_element: _ReadElement, vr: bytes, length: int, budget: int
-) -> bool:
-    """Whether a value is a sequence of defined length, with room for more items than the budget allows."""
-    if length <= 8 * budget or vr not in _MAY_HOLD_ITEMS or not _ready(source, position):
+def _begins_with_item(source: MemorySource, position: int, read_element: _ReadElement, vr: bytes) -> bool:
+    """Whether a value is a sequence of defined length; asked where that has room for more items than are allowed."""
+    if vr not in _MAY_HOLD_ITEMS or not _ready(source, position):
         return False
     return read_element(source.data, position - source.base)[0] == ITEM_BEGIN
 
@@ -415,7 +413,7 @@ def _skip_items(
             length > 8 * budget
             and has_elements
             and (tag == ITEM_BEGIN) is not inside_item
-            and (tag == ITEM_BEGIN or _may_hold_too_many(source, position, reader, vr, length, budget))
+            and (tag == ITEM_BEGIN or _begins_with_item(source, position, reader, vr))
         ):
             position += length
         elif len(stack) >= 2 * max_depth or (tag == ITEM_BEGIN) is inside_item:

@@ -26,7 +26,7 @@ SPACE_CHECK_BYTES = 16 * 1024 * 1024
 JOURNALED_BYTES = 1024 * 1024
 """A file up to about this size is kept in memory until it is whole, and made durable by the intake journal."""
 EARLY_BYTES = 256 * 1024
-"""From this size on a file that the journal holds goes to the disk at once: many of them together would stall it."""
+"""From this size on a file goes to the disk at once: many that the journal alone holds would stall it together."""
 _log = logging.getLogger(__name__)
 
 
@@ -77,9 +77,8 @@ class Incoming:
             except Exception as error:  # noqa: BLE001 - process edge: an honest status for whatever was sent
                 self._fail(error)
         if self._error is not None:
-            self.drop()
             return self._refuse(self._error)
-        if self._file is not None and self._stays and EARLY_BYTES <= self.size <= JOURNALED_BYTES:
+        if self._file is not None and self._stays and self.size >= EARLY_BYTES:
             self._file.keep()
             self._scp.write_soon(self._file)
         else:
