@@ -37,7 +37,7 @@ def count_at_sender(store: Store, config: Config, job: Job, *, clock: Callable[[
     count = None if peer is None or row.state != "open" else _ask(config, peer, wanted)
     with store.write() as session:
         series = session.get_one(SeriesRow, series_id)
-        if series.generation == generation and series.state == "open":
+        if series.generation == generation and row.state == "open":  # closed meanwhile: who was silent is known still
             series.n_expected, series.asked_at = count, asked_at
         if peer is not None and row.state == "open":
             append(session, Event.QUERY, _facts(study, row, peer, count), datetime.fromtimestamp(asked_at, UTC))

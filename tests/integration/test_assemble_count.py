@@ -161,6 +161,20 @@ def test_the_answer_about_an_older_generation_is_not_written(store):
     assert written(store) == (None, None, "done")
 
 
+@pytest.mark.parametrize("answers", [[], [match(NumberOfSeriesRelatedInstances=42)]], ids=["silent", "answered"])
+def test_what_a_sender_said_is_known_though_the_series_was_closed_meanwhile(store, answers):
+    """Whether it is asked again within ten minutes depends on it: a silent one costs seconds for each Series."""
+
+    def closed(_query):
+        with store.write() as session:
+            session.scalar(select(SeriesRow)).state = "complete"
+        return answers
+
+    with archive(closed) as (port, _):
+        assert ask(store, port) == (42 if answers else None)
+    assert written(store) == (42 if answers else None, 50.0, "done")
+
+
 def test_a_lost_lease_writes_nothing(store):
     def stolen(_query):
         with store.write() as session:
