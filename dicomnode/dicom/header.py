@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +32,10 @@ from dicomnode.dicom.transfer_syntaxes import (
 
 __all__ = [
     "ROUTING_KEYWORDS",
+    "Begun",
     "HeaderLimits",
     "MalformedHeader",
+    "begin_whole",
     "part10_offset",
     "read_header",
     "read_header_bytes",
@@ -111,6 +113,18 @@ class _Wanted(NamedTuple):
 _EVERYTHING = _Wanted({}, 0xFFFFFFFF)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A data set of which the elements before Pixel Data have been read. ``position``: where to go on, ``elements``:
+    how many more it may have."""
+
+    found: dict[int, tuple[bytes, bytes]]
+    header: dict[str, tuple[Value, ...]]
+    position: int
+    elements: int
+    read_element: _ReadElement
+
+
 def read_header(
     path: Path, keywords: Collection[str], *, limits: HeaderLimits = _LIMITS
 ) -> dict[str, tuple[Value, ...]]:
@@ -143,6 +157,26 @@ def read_header_bytes(
     return _read(MemorySource(data), 0, transfer_syntax_uid, _wanted(frozenset(keywords)), limits)
 
 
+def begin_whole(source: MemorySource, offset: int, transfer_syntax_uid: str, keywords: Collection[str]) -> Begun | None:
+    """Read what ``read_whole`` reads of a data set that is still coming: its elements before Pixel Data.
+
+    ``source``: what is there of it, from its beginning. None: they are not all there, or cannot be read without the
+    rest. Raises ValueError for an unknown keyword.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        return None
+    wanted = _wanted(frozenset(keywords))
+    read_element = _reader_for(source, offset, transfer_syntax_uid)
+    try:
+        found, position, left = _scan(source, offset, read_element, wanted._replace(last_tag=_LAST_TAG), _WHOLE_LIMITS)
+        header = _decode(found, wanted, transfer_syntax_uid)
+    except MalformedHeader:
+        return None
+    if position + 12 > source.base + len(source.data):
+        return None
+    return Begun(found, header, position, left, read_element)
+
+
 def read_whole(
     source: MemorySource,
     offset: int,
@@ -150,18 +184,25 @@ def read_whole(
     keywords: Collection[str],
     *,
     inflated_bytes: int,
+    begun: Begun | None = None,
 ) -> dict[str, tuple[Value, ...]]:
     """``read_header_bytes`` and ``require_whole`` in one walk over the data set at ``offset`` of ``source``.
 
+    ``begun``: what ``begin_whole`` has read of it already, with the same keywords.
     A deflated data set is inflated to its end, without being kept; one of more than ``inflated_bytes`` is refused.
     Raises MalformedHeader, and ValueError for an unknown keyword.
     """
     wanted = _wanted(frozenset(keywords))
+    everything = wanted._replace(last_tag=_EVERYTHING.last_tag)
+    if begun is not None:
+        limits = replace(_WHOLE_LIMITS, elements=begun.elements)
+        behind, _, _ = _scan(source, begun.position, begun.read_element, everything, limits)
+        return _decode(begun.found | behind, wanted, transfer_syntax_uid) if behind else begun.header
     if transfer_syntax_uid in DEFLATED:
         source, offset = InflatingSource(source, offset, inflated_bytes), 0
     read_element = _reader_for(source, offset, transfer_syntax_uid)
-    found, _ = _scan(source, offset, read_element, wanted._replace(last_tag=0xFFFFFFFF), _WHOLE_LIMITS)
-    return _decode(found, wanted, big_endian=transfer_syntax_uid == EXPLICIT_BIG_ENDIAN)
+    found, _, _ = _scan(source, offset, read_element, everything, _WHOLE_LIMITS)
+    return _decode(found, wanted, transfer_syntax_uid)
 
 
 def require_whole(data: bytes | memoryview, transfer_syntax_uid: str, *, limits: HeaderLimits = _WHOLE_LIMITS) -> None:
@@ -214,8 +255,10 @@ def _read_meta(
         return _infer_transfer_syntax(begin[start : start + 8]), start, {}
     elements = {tag: entry for tag, entry in wanted.elements.items() if tag >> 16 == 2}
     asked = _Wanted(elements | {0x00020010: ("TransferSyntaxUID", "UI")}, 0x0002FFFF)
-    found, end = _scan(source, start, _element_reader(source, start, implicit=False, big_endian=False), asked, limits)
-    header = _decode(found, asked, big_endian=False)
+    found, end, _ = _scan(
+        source, start, _element_reader(source, start, implicit=False, big_endian=False), asked, limits
+    )
+    header = _decode(found, asked, EXPLICIT_LITTLE_ENDIAN)
     syntax = header.get("TransferSyntaxUID")
     if 0x00020010 not in elements:
         header.pop("TransferSyntaxUID", None)
@@ -246,8 +289,8 @@ def _read(
     if transfer_syntax in DEFLATED:
         source, offset = InflatingSource(source, offset, limits.inflated_bytes), 0
     read_element = _reader_for(source, offset, transfer_syntax)
-    found, _ = _scan(source, offset, read_element, wanted, limits)
-    return _decode(found, wanted, big_endian=transfer_syntax == EXPLICIT_BIG_ENDIAN)
+    found, _, _ = _scan(source, offset, read_element, wanted, limits)
+    return _decode(found, wanted, transfer_syntax)
 
 
 def _reader_for(source: MemorySource, offset: int, transfer_syntax: str) -> _ReadElement:
@@ -257,8 +300,9 @@ def _reader_for(source: MemorySource, offset: int, transfer_syntax: str) -> _Rea
 
 
 def _decode(
-    found: dict[int, tuple[bytes, bytes]], wanted: _Wanted, *, big_endian: bool
+    found: dict[int, tuple[bytes, bytes]], wanted: _Wanted, transfer_syntax: str
 ) -> dict[str, tuple[Value, ...]]:
+    big_endian = transfer_syntax == EXPLICIT_BIG_ENDIAN
     character_set = found.get(_CHARACTER_SET)
     encodings = encodings_of(character_set[1]) if character_set else DEFAULT_ENCODINGS
     header = {}
@@ -319,8 +363,9 @@ def explicit_reader(order: str) -> _ReadElement:
 
 def _scan(
     source: MemorySource, position: int, read_element: _ReadElement, wanted: _Wanted, limits: HeaderLimits
-) -> tuple[dict[int, tuple[bytes, bytes]], int]:
-    """Collect (VR, value) of the wanted tags up to the last wanted one; return them and where it stopped."""
+) -> tuple[dict[int, tuple[bytes, bytes]], int, int]:
+    """Collect (VR, value) of the wanted tags up to the last wanted one; return them, where it stopped, and how many
+    more elements there may be."""
     elements, last_tag = wanted.elements, wanted.last_tag
     found: dict[int, tuple[bytes, bytes]] = {}
     budget = limits.elements
@@ -343,7 +388,7 @@ def _scan(
             position += length
     except struct.error as error:
         raise MalformedHeader("the data ends inside an element") from error
-    return found, position
+    return found, position, budget
 
 
 def _ready(source: MemorySource, position: int) -> bool:

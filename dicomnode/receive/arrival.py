@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dicomnode.dicom.header import MalformedHeader, read_whole
+from dicomnode.dicom.header import Begun, MalformedHeader, read_whole
 from dicomnode.dicom.header_source import MemorySource
 from dicomnode.dicom.references import InstanceReference, require_uid
 from dicomnode.dicom.status import Status
@@ -53,16 +53,24 @@ def require_plausible(request: StoreRequest) -> None:
 
 
 def examine(
-    request: StoreRequest, source: MemorySource, offset: int, keywords: Collection[str], inflated_bytes: int
+    request: StoreRequest,
+    source: MemorySource,
+    offset: int,
+    keywords: Collection[str],
+    inflated_bytes: int,
+    begun: Begun | None = None,
 ) -> Examined:
     """Read the header of the data set that begins at ``offset`` of ``source`` and hold it against the command set.
 
-    ``inflated_bytes``: a deflated data set that is longer is refused. Raises RefusedInstance: 0xC000
+    ``inflated_bytes``: a deflated data set that is longer is refused. ``begun``: what was read of it while it came, if
+    that is so. Raises RefusedInstance: 0xC000
     when the data set cannot be walked to its end or lacks a valid UID, 0xA900 when it is not the Instance, or not of
     the SOP Class, that the command or the Presentation Context says (PS3.4 B.2.3).
     """
     try:
-        header = read_whole(source, offset, request.TransferSyntaxUID, keywords, inflated_bytes=inflated_bytes)
+        header = read_whole(
+            source, offset, request.TransferSyntaxUID, keywords, inflated_bytes=inflated_bytes, begun=begun
+        )
     except MalformedHeader as error:
         raise RefusedInstance(Status.CANNOT_UNDERSTAND, f"malformed data set: {error}") from error
     if "TransferSyntaxUID" in keywords:

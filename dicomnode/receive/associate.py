@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from dicomnode.dicom.pdu import Kind
 from dicomnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Permanent
-from dicomnode.receive.pdu import Kind
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 MAX_UID_BYTES = 64

@@ -13,14 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dicomnode.dicom.commitment import MAX_REPORT_BYTES, EventReport
-from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, VERIFICATION
-from dicomnode.dicom.status import Status
-from dicomnode.errors import Permanent
-from dicomnode.receive.admission import NO_APPLICATION, Admitted, Rejection, Request
-from dicomnode.receive.arrival import StoreRequest
-from dicomnode.receive.associate import MalformedRequest
-from dicomnode.receive.command import (
+from dicomnode.dicom.command import (
     MAX_COMMAND_BYTES,
     Command,
     CommandField,
@@ -28,10 +21,8 @@ from dicomnode.receive.command import (
     decode_command,
     response,
 )
-from dicomnode.receive.commitment import CommitmentReports
-from dicomnode.receive.incoming import Incoming
-from dicomnode.receive.negotiation import MAX_REQUEST_BYTES, AcceptedContext, Proposal, read_request
-from dicomnode.receive.pdu import (
+from dicomnode.dicom.commitment import MAX_REPORT_BYTES, EventReport
+from dicomnode.dicom.pdu import (
     HEADER_BYTES,
     IS_COMMAND,
     IS_LAST,
@@ -43,6 +34,15 @@ from dicomnode.receive.pdu import (
     command_pdus,
     reject,
 )
+from dicomnode.dicom.sop_classes import STORAGE_COMMITMENT_PUSH, VERIFICATION
+from dicomnode.dicom.status import Status
+from dicomnode.errors import Permanent
+from dicomnode.receive.admission import NO_APPLICATION, Admitted, Rejection, Request
+from dicomnode.receive.arrival import StoreRequest
+from dicomnode.receive.associate import MalformedRequest
+from dicomnode.receive.commitment import CommitmentReports
+from dicomnode.receive.incoming import Incoming
+from dicomnode.receive.negotiation import MAX_REQUEST_BYTES, AcceptedContext, Proposal, read_request
 from dicomnode.receive.register import Register
 from dicomnode.receive.scp import StorageScp
 from dicomnode.receive.tally import End, OpenAssociation

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dicomnode.dicom.header import Begun, begin_whole
 from dicomnode.dicom.header_source import FileSource, MemorySource
 from dicomnode.dicom.status import Status
 from dicomnode.errors import Transient, place
@@ -27,6 +28,8 @@ JOURNALED_BYTES = 1024 * 1024
 """A file up to about this size is kept in memory until it is whole, and made durable by the intake journal."""
 EARLY_BYTES = 256 * 1024
 """From this size on a file goes to the disk at once: many that the journal alone holds would stall it together."""
+LOOK_BYTES = (16 * 1024, 128 * 1024)
+"""With so much of a data set its header is tried: most end before, and the peer sends the rest meanwhile."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +51,8 @@ class Incoming:
         self._head_bytes = self._filled = 0
         self._study = ""
         self._stays = False
+        self._begun: Begun | None = None
+        self._looks = list(LOOK_BYTES)
         self._next_check = SPACE_CHECK_BYTES
         self.size = 0
         try:
@@ -115,8 +120,16 @@ class Incoming:
         if self._file is None and end <= len(self._memory):
             self._memory[self._filled : end] = fragment
             self._filled = end
+            if self._looks and end >= self._looks[0]:
+                self._look(end)
         else:
             self._to_file().write(fragment)
+
+    def _look(self, end: int) -> None:
+        """Read the header, if it is all there."""
+        syntax = self._request.TransferSyntaxUID
+        self._begun = begin_whole(MemorySource(self._memory[:end]), self._head_bytes, syntax, self._scp.keywords)
+        self._looks = [] if self._begun is not None else [size for size in self._looks if size > end]
 
     def _to_file(self) -> SpoolFile:
         """The file, with what was in memory."""
@@ -166,7 +179,8 @@ class Incoming:
         self._record(examined, _at_once)
 
     def _examine(self, source: MemorySource) -> Examined:
-        examined = examine(self._request, source, self._head_bytes, self._scp.keywords, self._scp.max_bytes)
+        about = self._request, source, self._head_bytes, self._scp.keywords, self._scp.max_bytes
+        examined = examine(*about, self._begun)
         self._study = examined.reference.StudyInstanceUID
         return examined
 

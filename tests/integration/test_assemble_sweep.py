@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from sqlalchemy import select
 
-from dicomnode.assemble import EvidenceMemory, sweep
+from dicomnode.assemble import EvidenceMemory, Sweeper, sweep
 from dicomnode.assemble.facts import read_headers
 from dicomnode.config import Config
 from dicomnode.dicom.sop_classes import CT_IMAGE
@@ -168,6 +169,28 @@ def test_headers_are_read_once_and_weigh_the_same(rows):
     with rows.store.read() as session:
         evidence = memory.of(session, session.get_one(SeriesRow, series))
     assert (evidence.n_instances, evidence.reason) == (8, "InstanceNumber 1 to 8 without gap")
+
+
+def test_the_sweep_reads_and_weighs_only_what_is_new(rows, monkeypatch):
+    """Issue part 4: however often a Series is looked at, each header is read once, and weighed when one has come."""
+    association = rows.association("open")
+    series, memory = rows.series(association, [1, 2, 5]), EvidenceMemory()
+    sweeping = sys.modules[Sweeper.__module__]
+    read, weighed, weigh = [], [], sweeping.weigh
+
+    def reading(*about):
+        came = read_headers(*about)
+        read.append(len(came))
+        return came
+
+    monkeypatch.setattr(sweeping, "read_headers", reading)
+    monkeypatch.setattr(sweeping, "weigh", lambda headers: (weighed.append(len(headers)), weigh(headers))[1])
+    for number in (None, None, 6, None, 7):
+        if number is not None:
+            rows.add(series, association, number, NOW)
+        sweep(rows.store, CONFIG, NOW + 3, memory)
+    assert read == [3, 0, 1, 0, 1]
+    assert weighed == [3, 4, 5]
 
 
 def test_an_image_is_weighed_though_the_row_of_its_series_does_not_say_yet_that_it_came(rows):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import Transient
-from dicomnode.store.journal import IntakeJournal, Saving
+from dicomnode.store.journal import IntakeJournal, Saving, _in_a_row, _Segment
 from dicomnode.store.journal_record import BLOCK, Record, RecordMemory, encode_head, records, span
 from dicomnode.store.spool import Spool, digest, write_all
 from dicomnode.store.sync import FileSystemSync, tells_of_failure, unwritten_bytes
@@ -143,6 +143,23 @@ def test_a_clean_stop_syncs_the_file_system_and_removes_the_journal(spool, monke
 def test_r3_an_old_kernel_whose_syncfs_hides_failures_is_not_trusted(release, honest):
     """R3: before Linux 5.8 syncfs(2) returned success after a failed write."""
     assert tells_of_failure(release) is honest
+
+
+def test_r3_the_file_system_is_synced_as_a_whole_only_by_a_kernel_that_tells_of_failures(tmp_path, monkeypatch):
+    """R3: neither silence of an old kernel nor an error of a new one is taken for durable."""
+    monkeypatch.setattr("dicomnode.store.sync.unwritten_bytes", lambda: 0)
+    with monkeypatch.context() as old:
+        old.setattr("dicomnode.store.sync.tells_of_failure", lambda: False)
+        none = FileSystemSync(tmp_path)
+    with pytest.raises(OSError, match="no syncfs"):
+        none.sync(10**9)
+    none.close()
+    if tells_of_failure():
+        whole = FileSystemSync(tmp_path)
+        whole.sync(10**9)
+        whole.close()
+        with pytest.raises(OSError, match="syncfs failed"):
+            whole.sync(10**9)
 
 
 def test_what_others_have_to_write_is_not_waited_for(spool, tmp_path, monkeypatch):
@@ -315,6 +332,123 @@ def test_r1_a_record_stays_until_its_file_has_its_name(spool):
     journal._recycle(0, journal._segments[0])
     assert journal._segments[0].end == 0
     journal.close()
+
+
+def test_r1_the_segment_that_takes_records_is_not_begun_anew(spool):
+    """R1: one that comes while the files before it are synced would be written over, and its file never synced."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    assert saved(journal, *placed(spool, 1))
+    journal._recycle(0, journal._segments[0])
+    assert journal._segments[0].end > 0
+    assert len(journal._segments[0].records) == 1
+    journal.close()
+
+
+def test_r1_what_is_answered_was_synced_after_it_was_written_in_whatever_segment(spool, monkeypatch):
+    """R1: those that share a sync may lie in two segments; each of these is synced, and after its last write."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    began, go, calls = threading.Event(), threading.Event(), []
+    write, sync = os.pwritev, os.fdatasync
+
+    def slow(descriptor: int) -> None:
+        began.set()
+        assert go.wait(30)
+        sync(descriptor)
+        calls.append(("sync", descriptor))
+
+    def written(descriptor: int, *what: object) -> int:
+        calls.append(("write", descriptor))
+        return write(descriptor, *what)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    monkeypatch.setattr(os, "pwritev", written)
+    sizes = {"received/aa/first.dcm": 1000, "received/aa/full.dcm": 200_000, "received/aa/next.dcm": 200_000}
+    waiting = [begun(journal, path, bytes(size)) for path, size in sizes.items()]
+    assert began.wait(30)
+    go.set()
+    for saving in waiting:
+        assert saving is not None
+        saving.wait()
+    assert len({saving.segment.descriptor for saving in waiting}) == 2
+    for descriptor in {saving.segment.descriptor for saving in waiting}:
+        assert [what for what, where in calls if where == descriptor][-1] == "sync"
+    for saving in waiting:
+        with saving:
+            pass
+    journal.close()
+
+
+def test_r1_memory_that_is_being_written_is_not_given_back(spool, monkeypatch):
+    """R1: who gives an instance up waits until its record is written; the next one would be laid over it."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    began, go, write = threading.Event(), threading.Event(), os.pwritev
+
+    def slow(*what: object) -> int:
+        began.set()
+        assert go.wait(30)
+        return write(*what)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    saving = begun(journal, "received/aa/given_up.dcm", bytes(5000))
+    assert saving is not None
+    given_back = threading.Event()
+
+    def give_up() -> None:
+        with saving:
+            pass
+        given_back.set()
+
+    leaving = threading.Thread(target=give_up)
+    leaving.start()
+    assert began.wait(30)
+    assert not given_back.wait(0.3)
+    go.set()
+    assert given_back.wait(30)
+    leaving.join(30)
+    journal.close()
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("what", ["file", "folder", "descriptors"])
+def test_r1_a_segment_is_not_begun_anew_while_the_disk_refuses_its_files(spool, monkeypatch, what):
+    """R1, R3: where a file, or its name, cannot be made durable by itself, the record is all there is."""
+    journal = ready(IntakeJournal(spool, "one", SEGMENT))
+    first, second = placed(spool, 1, 200_000), placed(spool, 2, 200_000)
+    opened, sync = os.open, os.fsync
+
+    def refuse_open(path, *how):
+        if what == "descriptors" and str(path).endswith(".dcm"):
+            raise OSError(errno.EMFILE, "too many open files")
+        return opened(path, *how)
+
+    def refuse_sync(descriptor: int) -> None:
+        is_folder = Path(f"/proc/self/fd/{descriptor}").is_dir()
+        if what == ("folder" if is_folder else "file"):
+            raise OSError(errno.EIO, "input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "open", refuse_open)
+    monkeypatch.setattr(os, "fsync", refuse_sync)
+    assert saved(journal, *first)
+    assert saved(journal, *second)
+    journal._recycle(0, journal._segments[0])
+    assert journal._segments[0].end > 0
+    assert len(journal._segments[0].records) == 1
+    monkeypatch.undo()
+    journal._recycle(0, journal._segments[0])
+    assert journal._segments[0].end == 0
+    journal.close()
+
+
+def test_what_is_written_by_one_call_lies_in_a_row():
+    """R1: a call never covers a gap or two segments; everything is written, in its order."""
+    first, second = (_Segment(Path(name), -1) for name in ("one", "two"))
+    memory = RecordMemory(BLOCK)
+    places = [(first, 0), (first, 1), (first, 3), (second, 4), (second, 5), (first, 6)]
+    waiting = [Saving(where, Record("x", at * BLOCK, 10), memory.block(Record("x", 0, 10))) for where, at in places]
+    rows = list(_in_a_row(waiting))
+    assert [len(row) for row in rows] == [2, 1, 2, 1]
+    assert [one for row in rows for one in row] == waiting
 
 
 def test_r1_a_stop_leaves_the_journal_of_what_is_still_on_its_way(spool):

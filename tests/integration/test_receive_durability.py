@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import threading
+import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
@@ -17,10 +20,10 @@ from dicomnode.receive import incoming
 from dicomnode.receive.ledger import Ledger, _Waiting
 from dicomnode.receive.part10 import file_head
 from dicomnode.store.journal_record import BLOCK, RecordMemory
-from dicomnode.store.spool import digest
+from dicomnode.store.spool import Spool, digest
 from dicomnode.store.tables import InstanceRow
 from tests.integration.test_intake_journal import ready
-from tests.integration.test_receive_storage import SERIES, Node, slice_of
+from tests.integration.test_receive_storage import SERIES, Node, slice_of, store_bytes
 
 WAIT_S = 20.0
 
@@ -84,7 +87,88 @@ def test_r3_a_journal_that_fails_under_the_rows_takes_them_back(node, tmp_path, 
     assert committed(tmp_path) == 1
 
 
-def test_r1_one_file_that_fails_does_not_take_the_others_with_it(node):
+def test_r3_a_file_that_cannot_be_written_is_refused_though_the_journal_holds_it(node, tmp_path):
+    """R3: the journal's copy goes with its segment; without a file there is no Success."""
+    received = node.spool.root / "received"
+    shutil.rmtree(received)
+    assert node.send(slice_of(1)) == [0xA700]
+    assert committed(tmp_path) == 0
+    received.mkdir()
+    node.spool.prepare("received")
+    assert node.send(slice_of(1)) == [0x0000]
+    assert committed(tmp_path) == 1
+
+
+def test_r2_nothing_stays_of_an_instance_that_is_refused_while_its_file_is_made(node, monkeypatch):
+    """R2: the refusal waits for the file, to remove it, and to have the memory back for the next instance."""
+    made, create = threading.Event(), Spool.create
+
+    def slow(spool, area, name):
+        time.sleep(0.3)
+        file = create(spool, area, name)
+        made.set()
+        return file
+
+    monkeypatch.setattr(Spool, "create", slow)
+    association = node.associate()
+    assert store_bytes(association, slice_of(1)[:100], instance=f"{SERIES}.1") == 0xC000
+    assert made.wait(WAIT_S)
+    assert list((node.spool.root / "received").rglob("*.dcm")) == []
+    association.release()
+    node.settle()
+
+
+@pytest.fixture
+def without_journal(tmp_path):
+    made = Node(tmp_path, journal_mb=0)
+    yield made
+    made.close()
+
+
+def _of_an_instance(descriptor: int) -> bool:
+    return Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".dcm"
+
+
+def test_r1_a_file_that_is_synced_by_itself_is_durable_before_its_rows(without_journal, tmp_path, monkeypatch):
+    """R1: a large file, or one for which the journal has no room, is waited for like any other."""
+    began, go, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        if _of_an_instance(descriptor):
+            began.set()
+            assert go.wait(WAIT_S)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    statuses: list[int] = []
+    sending = threading.Thread(target=lambda: statuses.extend(without_journal.send(slice_of(1))))
+    sending.start()
+    assert began.wait(WAIT_S)
+    sending.join(0.5)
+    assert (committed(tmp_path), statuses) == (0, [])
+    go.set()
+    sending.join(WAIT_S)
+    assert (committed(tmp_path), statuses) == (1, [0x0000])
+
+
+def test_r3_a_file_whose_own_sync_fails_is_refused(without_journal, tmp_path, monkeypatch):
+    """R3: 0xA700, neither rows nor file, and the next one is stored."""
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if _of_an_instance(descriptor):
+            raise OSError(errno.EIO, "input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert without_journal.send(slice_of(1)) == [0xA700]
+    assert (committed(tmp_path), without_journal.files()) == (0, [])
+    monkeypatch.undo()
+    assert without_journal.send(slice_of(1)) == [0x0000]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_r1_one_file_that_fails_does_not_take_the_others_with_it(node, failing):
     """R1: of those that share a transaction, the one whose file is not durable is refused, the others are recorded."""
     failed, kept = threading.Event(), []
     ledger = node.server._services.scp.ledger
@@ -103,12 +187,13 @@ def test_r1_one_file_that_fails_does_not_take_the_others_with_it(node):
         failed.set()
         raise Transient("spool: disk error 5")
 
-    batch = [_Waiting(kept[0][0], never), _Waiting(kept[1][0], kept[1][1])]
+    batch = [_Waiting(spooled, never if at == failing else durable) for at, (spooled, durable) in enumerate(kept)]
     ledger._write(batch)
     assert failed.is_set()
-    assert isinstance(batch[0].error, Transient)
-    assert batch[1].recorded is not None
-    assert [row.SOPInstanceUID for row in node.rows(InstanceRow)] == [kept[1][0].examined.reference.SOPInstanceUID]
+    assert isinstance(batch[failing].error, Transient)
+    assert batch[1 - failing].recorded is not None
+    sound = kept[1 - failing][0].examined.reference.SOPInstanceUID
+    assert [row.SOPInstanceUID for row in node.rows(InstanceRow)] == [sound]
 
 
 @pytest.mark.parametrize("over", [-2, 0, 2])

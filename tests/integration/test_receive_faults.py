@@ -19,7 +19,7 @@ from dicomnode.audit import verify
 from dicomnode.config import Config
 from dicomnode.dicom.sop_classes import CT_IMAGE
 from dicomnode.errors import Transient
-from dicomnode.receive import StorageServer
+from dicomnode.receive import StorageServer, incoming, scp
 from dicomnode.receive.admission import CONGESTION, Admission, Request
 from dicomnode.receive.arrival import StoreRequest
 from dicomnode.receive.associations import opened
@@ -95,6 +95,41 @@ def test_r3_a_disk_below_its_reserve_refuses_and_keeps_nothing(tmp_path):
     assert (node.files(), node.rows(InstanceRow)) == ([], [])
     assert node.association.tally("").refused == 1
     node.store.close()
+
+
+def test_r3_space_is_looked_at_again_and_at_once_where_there_is_little(node, monkeypatch):
+    """R3: far from full a look counts for a moment only, near it not even that."""
+    free, ample = [], scp.AMPLE_BYTES + 1
+    monkeypatch.setattr(Spool, "free_bytes", lambda _: free[-1])
+    monkeypatch.setattr(scp, "LOOK_S", 0.05)
+    for bytes_left in (0, ample - 1):
+        free.append(bytes_left)
+        node.scp.require_space()
+        free.append(-1)
+        with pytest.raises(Transient, match="min_free_bytes"):
+            node.scp.require_space()
+    free.append(ample)
+    node.scp.require_space()
+    free.append(-1)
+    until = time.monotonic() + 30
+    while node.receive(1) == 0x0000:
+        assert time.monotonic() < until, "the disk is full, and nobody looks"
+    free.append(0)
+    assert node.receive(2) == 0x0000
+
+
+def test_r3_a_disk_that_fills_while_an_instance_comes_refuses_it(node, monkeypatch):
+    """R3: one that is large is not taken to the last byte of the reserve."""
+    free = [0]
+    monkeypatch.setattr(Spool, "free_bytes", lambda _: free[-1])
+    monkeypatch.setattr(incoming, "SPACE_CHECK_BYTES", 50)
+    request, data = ct_slice(1)
+    coming = node.scp.begin(node.association, request)
+    free.append(-1)
+    for start in range(0, len(data), 100):
+        coming.write(memoryview(data)[start : start + 100])
+    assert coming.finish() == 0xA700
+    assert (node.files(), node.rows(InstanceRow)) == ([], [])
 
 
 def test_r3_a_spool_that_fails_refuses_and_recovers_without_restart(node):

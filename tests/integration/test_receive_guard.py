@@ -302,6 +302,24 @@ def test_s2_who_was_refused_and_is_silent_gets_a_short_deadline(tmp_path, monkey
         node.close()
 
 
+def test_who_was_refused_for_want_of_room_may_wait_before_it_goes_on(node, monkeypatch):
+    """S2: the short deadline is for what cannot be understood; a sender that is told to come back later does so."""
+    monkeypatch.setattr(conversation, "REFUSED_S", 0.3)
+    head = slice_of(1)[:-4012] + struct.pack("<HHI", 0x7FE0, 0x10, 4 * MIB)
+    with associate(node) as peer:
+        assert peer.store_stream(CT, f"{SERIES}.1", [head, *[bytes(MIB)] * 4]) == 0xA700
+        time.sleep(1.2)
+        assert peer.store_stream(CT, f"{SERIES}.2", [slice_of(2)]) == 0x0000
+
+
+def test_r17_a_forced_end_tells_an_idle_peer_in_the_clear(node):
+    """R17: an A-ABORT (PS3.8 9.3.8) rather than a lost connection."""
+    with associate(node) as peer:
+        node.server.stop(0.2)
+        kind, _ = peer._read_pdu()
+        assert kind == 7
+
+
 def test_garbage_in_every_form_leaves_the_node_serving(node):
     """S20: openings of noise, odd PDU types, zero lengths, bent requests."""
     noise = random.Random(7)

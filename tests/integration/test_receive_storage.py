@@ -191,12 +191,31 @@ def test_the_end_of_an_association_says_exactly_when_the_last_instance_came(node
         assert store_bytes(association, slice_of(number)) == 0x0000
         [series], newest = node.rows(SeriesRow), max(row.received_at for row in node.rows(InstanceRow))
         assert newest - TOUCH_S < series.last_received_at <= newest
+        assert node.rows(AssociationRow)[0].n_stored > 0, "it would be taken for a sender that has brought nothing yet"
     assert store_bytes(association, slice_of(30)) == 0x0000
     association.release()
     node.settle()
     [series] = node.rows(SeriesRow)
     assert series.last_received_at == max(row.received_at for row in node.rows(InstanceRow))
     assert node.rows(AssociationRow)[0].n_stored == 30
+
+
+def test_a_series_is_handed_to_the_association_that_brings_it_at_once(node, monkeypatch):
+    """R6, decision 35: its row may be late by the time of an Instance, and never by who brings it."""
+    monkeypatch.setattr("dicomnode.receive.records.TOUCH_S", 1000.0)
+    first, second = node.associate(), node.associate()
+
+    def bring(association, number):
+        assert store_bytes(association, slice_of(number)) == 0x0000
+        [series], came = node.rows(SeriesRow), [row.received_at for row in node.rows(InstanceRow)]
+        return series.association_id, came.index(series.last_received_at)
+
+    one, other = sorted(row.id for row in node.rows(AssociationRow))
+    assert [bring(first, 1), bring(first, 2)] == [(one, 0), (one, 0)]
+    assert [bring(second, 3), bring(second, 4)] == [(other, 2), (other, 2)]
+    assert [bring(first, 5), bring(first, 6)] == [(one, 4), (one, 4)]
+    first.release()
+    second.release()
 
 
 def test_a_series_that_is_opened_again_is_told_at_once(node):

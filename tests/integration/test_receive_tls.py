@@ -230,6 +230,17 @@ def test_a_forced_end_cuts_associations_off(tmp_path: Path) -> None:
             assert [row.ended for row in session.scalars(select(AssociationRow))] == ["lost"]
 
 
+def test_a_forced_end_writes_nothing_beside_the_thread_that_reads(tmp_path: Path) -> None:
+    """R1, R17: OpenSSL keeps one state for both directions, so over TLS not even an A-ABORT comes from outside."""
+    with running(tmp_path) as node:
+        context = client_context(node.authority.ca, node.scanner.cert, node.scanner.key, None)
+        secure = partial(context.wrap_socket, server_hostname="127.0.0.1")
+        with RawAssociation(node.port, "NODE", "CT1", [Context(CT_IMAGE, EXPLICIT)], secure=secure) as association:
+            node.server.stop(0.2)
+            with suppress(ConnectionError):
+                assert association._socket.recv(64) == b""
+
+
 def test_a_forced_end_amid_objects_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     """R1, R17: three scanners send without a pause over TLS, one stops inside an object; the node is told to end.
 

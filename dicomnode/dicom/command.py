@@ -11,6 +11,8 @@ from dicomnode.errors import Permanent
 
 MAX_COMMAND_BYTES = 16 * 1024
 NO_DATA_SET = 0x0101
+_DATA_SET = 0x0001
+_LOW_PRIORITY = 0x0002
 _ELEMENT = struct.Struct("<HHL")
 
 
@@ -48,6 +50,16 @@ class Command:
         return not self.field & RESPONSE and self.field != CommandField.C_CANCEL
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One decoded response. ``message_id``: the request's that it answers."""
+
+    field: int
+    message_id: int | None
+    has_data_set: bool
+    status: int
+
+
 def decode_command(data: bytes) -> Command:
     """Read a command set. Raises MalformedCommand."""
     values = _elements(data)
@@ -76,6 +88,22 @@ def response(command: Command, status: int) -> bytes:
     if command.field == CommandField.N_EVENT_REPORT:
         content += _short(0x1002, command.EventTypeID)
     return _ELEMENT.pack(0, 0, 4) + struct.pack("<L", len(content)) + content
+
+
+def store_request(message_id: int, SOPClassUID: str, SOPInstanceUID: str) -> bytes:
+    """The command set of a C-STORE-RQ with a data set to follow (PS3.7 9.3.1.1)."""
+    content = _text(0x0002, SOPClassUID) + _short(0x0100, CommandField.C_STORE) + _short(0x0110, message_id)
+    content += _short(0x0700, _LOW_PRIORITY) + _short(0x0800, _DATA_SET) + _text(0x1000, SOPInstanceUID)
+    return _ELEMENT.pack(0, 0, 4) + struct.pack("<L", len(content)) + content
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Read a command set that should be a response. Raises MalformedCommand, also without a status."""
+    values = _elements(data)
+    field, status = _number(values, 0x0100), _number(values, 0x0900)
+    if field is None or status is None:
+        raise MalformedCommand("no command field or no status")
+    return Answer(field, _number(values, 0x0120), _number(values, 0x0800) != NO_DATA_SET, status)
 
 
 def _elements(data: bytes) -> dict[int, bytes]:

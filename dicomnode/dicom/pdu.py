@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
+
+from dicomnode.errors import Permanent
 
 
 class Kind(IntEnum):
@@ -55,3 +58,22 @@ def command_pdus(context_id: int, command: bytes, max_length: int) -> bytes:
         pdv = struct.pack(">LBB", len(part) + 2, context_id, control) + part
         pdus += struct.pack(">BBL", Kind.P_DATA, 0, len(pdv)) + pdv
     return pdus
+
+
+class MalformedPdu(Permanent):
+    """A PDU whose lengths do not fit. Holds no values."""
+
+
+def fragments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """(message control header, fragment) of each PDV in the content of a P-DATA-TF PDU (PS3.8 9.3.5.1, E.2).
+
+    Raises MalformedPdu.
+    """
+    position = 0
+    while position < len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        end = position + 4 + length
+        if length < 2 or end > len(content):
+            raise MalformedPdu("a fragment that goes beyond its PDU")
+        yield content[position + 5], content[position + PDV_HEADER_BYTES : end]
+        position = end
