@@ -3,7 +3,7 @@
 from dicomnode.report.build import KINDS, build_results, iter_results
 from dicomnode.report.context import BANNER, DerivedObject, ReportContext, ResultUIDs, device_uid
 from dicomnode.report.encode import Encoder
-from dicomnode.report.part10 import to_bytes
+from dicomnode.report.part10 import to_bytes, to_parts
 
 __all__ = [
     "BANNER",
@@ -16,4 +16,5 @@ __all__ = [
     "device_uid",
     "iter_results",
     "to_bytes",
+    "to_parts",
 ]

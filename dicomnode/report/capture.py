@@ -26,7 +26,7 @@ from dicomnode.report.secondary_capture import (
     outcomes,
     window_text,
 )
-from dicomnode.report.transcribe import copied
+from dicomnode.report.transcribe import copied, text_of
 from dicomnode.report.window import Window, windows_of
 
 SPACING = ("PixelSpacing", "PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription")
@@ -126,7 +126,7 @@ def _montage_capture(
 
 def instance_numbers(volume: Volume, headers: Sequence[Dataset]) -> tuple[int, ...]:
     """The Instance Numbers of the source, where each plane has its own, so that both stacks sort alike; else 1..n."""
-    stated = [str(header.get("InstanceNumber") or "") for header in headers]
+    stated = [text_of(header, "InstanceNumber") for header in headers]
     single = all(plane.frame is None for plane in volume.planes)
     if single and len(set(stated)) == len(stated) and all(_is_number(number) for number in stated):
         return tuple(int(number) for number in stated)

@@ -6,6 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.detectors.contract import Finding
+from dicomnode.report.patterns import element, like
 
 SCHEME = "99DICOMNODE"
 
@@ -69,11 +70,12 @@ def procedure_reported(modality: str) -> Code:
 
 def code_item(code: Code) -> Dataset:
     """A Code Sequence item (PS3.3 section 8.8)."""
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return item
+    return like(
+        None,
+        element("CodeValue", "SH", code.value),
+        element("CodingSchemeDesignator", "SH", code.scheme_designator),
+        element("CodeMeaning", "LO", code.meaning),
+    )
 
 
 def coding_scheme_identification() -> Dataset:

@@ -57,9 +57,13 @@ class Encoder:
 
     def encoded(self, dataset: Dataset, charset: str = "ISO_IR 6") -> bytes:
         """The data set without file meta information. ``charset``: of what it is an item of. Raises NotPlain."""
+        return b"".join(self.parts(dataset, charset))
+
+    def parts(self, dataset: Dataset, charset: str = "ISO_IR 6") -> list[bytes]:
+        """``encoded`` in pieces: none of them is a copy of a long value. Raises NotPlain."""
         parts: list[bytes] = []
         self._write(dataset, charset, parts.append)
-        return b"".join(parts)
+        return parts
 
     def _write(self, dataset: Dataset, charset: Any, out: Callable[[bytes], None]) -> None:
         elements: list[tuple[int, Any]] = sorted([(int(tag), element) for tag, element in dataset.items()], key=_tag)

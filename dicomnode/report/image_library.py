@@ -83,7 +83,11 @@ def image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> Contai
 def _image_library(planes: Sequence[Plane], headers: Sequence[Dataset]) -> ContainerContentItem:
     described = _described(planes, headers)
     named = [{one.name.value: one for one in own} for own in described.values()]
-    common = [one for one in next(iter(described.values())) if all(own.get(one.name.value) == one for own in named)]
+    common = [
+        one
+        for one in next(iter(described.values()))
+        if all((own.get(one.name.value) is one) or (own.get(one.name.value) == one) for own in named)
+    ]
     group = _container(codes.IMAGE_LIBRARY_GROUP, [one.item() for one in common])
     shared = frozenset(one.name.value for one in common)
     entries = _Entries(headers)

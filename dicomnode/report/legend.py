@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.detectors.contract import DetectionResult, Outcome, Plane, Volume
@@ -206,6 +205,7 @@ def position_text(plane: Plane) -> str:
     """Where the plane lies along the patient axis nearest to its normal, in mm: "z = 65.0 mm"; "" for projections."""
     if plane.position is None or plane.orientation is None:
         return ""
-    normal = np.cross(plane.orientation[:3], plane.orientation[3:])
-    axis = int(np.argmax(np.abs(normal)))
+    a, b, c, d, e, f = plane.orientation
+    normal = (abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d))
+    axis = normal.index(max(normal))
     return f"{'xyz'[axis]} = {plane.position[axis]:.1f} mm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from struct import Struct
 
@@ -14,6 +15,9 @@ from dicomnode.report.context import ReportContext
 from dicomnode.report.encode import Encoder, NotPlain, encoded
 
 _PREAMBLE = 128
+_LARGE = 65536
+"""Bytes of what is not worth a copy."""
+
 _GROUP_LENGTH = Struct("<HH2sHL")
 _TYPE_1 = (
     "FileMetaInformationVersion",
@@ -45,6 +49,11 @@ def to_bytes(dataset: Dataset, encoder: Encoder | None = None) -> bytes:
 
     ``encoder``: of the result set that it belongs to.
     """
+    return b"".join(to_parts(dataset, encoder))
+
+
+def to_parts(dataset: Dataset, encoder: Encoder | None = None) -> tuple[bytes, ...]:
+    """``to_bytes`` in a few pieces, of which one is the very bytes of the pixels: they are large, and not copied."""
     meta: Dataset = dataset.file_meta
     stated = (
         meta.get("MediaStorageSOPClassUID"),
@@ -52,11 +61,24 @@ def to_bytes(dataset: Dataset, encoder: Encoder | None = None) -> bytes:
         meta.get("TransferSyntaxUID"),
     )
     if stated != (dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian):
-        return _by_pydicom(dataset)
+        return (_by_pydicom(dataset),)
     try:
-        return b"".join((_shell(dataset, meta), (encoder or Encoder()).encoded(dataset)))
+        return tuple(_gathered([_shell(dataset, meta), *(encoder or Encoder()).parts(dataset)]))
     except NotPlain:
-        return _by_pydicom(dataset)
+        return (_by_pydicom(dataset),)
+
+
+def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Small ones that follow each other are one."""
+    run: list[bytes] = []
+    for part in parts:
+        if len(part) > _LARGE:
+            yield b"".join(run)
+            yield part
+            run = []
+        else:
+            run.append(part)
+    yield b"".join(run)
 
 
 def _shell(dataset: Dataset, meta: Dataset) -> bytes:

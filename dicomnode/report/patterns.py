@@ -24,10 +24,27 @@ def held(dataset: Dataset, keyword: str) -> DataElement | None:
     return found if found is None or isinstance(found, DataElement) else dataset[tag_of(keyword)]
 
 
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """The value of ``keyword``, None where there is none; see ``held``."""
+    found = held(dataset, keyword)
+    return None if found is None else found.value
+
+
+_AS_GIVEN = frozenset({"SQ", "FD"})
+"""VRs of which pydicom keeps the value as it is given."""
+
+
 def element(keyword: str, vr: str, value: Any) -> DataElement:
     """An element by its keyword; a sequence of ``value`` for SQ. The self-check judges it, not pydicom."""
+    if vr not in _AS_GIVEN:
+        return DataElement(tag_of(keyword), vr, value, validation_mode=config.IGNORE)
     content = Sequence(value) if vr == "SQ" else value
-    return DataElement(tag_of(keyword), vr, content, validation_mode=config.IGNORE)
+    return DataElement(tag_of(keyword), vr, content, already_converted=True, validation_mode=config.IGNORE)
+
+
+def put(dataset: Dataset, *own: DataElement) -> None:
+    """Add ``own``, elements of the standard, to ``dataset`` of ours; ``Dataset.add`` in a fraction of its time."""
+    dataset.__dict__["_dict"].update((one.tag, one) for one in own)
 
 
 _EMPTY = vars(Dataset())

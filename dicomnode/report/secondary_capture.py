@@ -14,11 +14,20 @@ from dicomnode.report.anatomy import FEATURES_FROM, recognisable
 from dicomnode.report.context import ReportContext
 from dicomnode.report.envelope import add_examined_part, clock, series_description, software_versions
 from dicomnode.report.evidence import instance_item, referenced_series
-from dicomnode.report.patterns import like
+from dicomnode.report.patterns import element, like, put
 from dicomnode.report.transcribe import copied, distinct, said
 from dicomnode.report.window import Window
 
 _COMPRESSED = "LossyImageCompression"
+_COLOURS = {
+    "SamplesPerPixel": 3,
+    "PlanarConfiguration": 0,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+    "PixelRepresentation": 0,
+}
+_SYNTAX = "TransferSyntaxUID"
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
 
 
@@ -60,12 +69,28 @@ def add_lossy_history(dataset: Dataset, *headers: Dataset) -> None:
     """Lossy Image Compression stays "01" for ever (PS3.3 C.7.6.1.1.5); a lossy transfer syntax counts too."""
     dataset.LossyImageCompression = "00"
     lossy = {said(one, _COMPRESSED) for one in distinct(headers, _COMPRESSED) if one.get(_COMPRESSED) == "01"}
+    syntaxes = _LossySyntax()
     for header in headers:
-        syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-        if syntax in _LOSSY or said(header, _COMPRESSED) in lossy:
+        if syntaxes.has(header) or said(header, _COMPRESSED) in lossy:
             dataset.LossyImageCompression = "01"
             dataset.update(copied(header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod")))
             return
+
+
+class _LossySyntax:
+    """Which headers came with lossy pixels; a transfer syntax, the same in most of a Series, is decoded once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], bool] = {}
+
+    def has(self, header: Dataset) -> bool:
+        meta = getattr(header, "file_meta", None)
+        if meta is None:
+            return False
+        stated = said(meta, _SYNTAX)
+        if stated not in self._known:
+            self._known[stated] = meta.get(_SYNTAX) in _LOSSY
+        return self._known[stated]
 
 
 def derivation_text(grey: str, scale: int, calibration: Calibration | None, context: ReportContext) -> str:
@@ -127,16 +152,13 @@ def _purpose(*, in_place: bool) -> Dataset:
 
 def add_pixels(dataset: Dataset, rows: int, columns: int, data: bytes) -> None:
     """RGB, 8 bits, colour by pixel; ``data``: one or more frames, padded here to an even length."""
-    dataset.SamplesPerPixel = 3
-    dataset.PhotometricInterpretation = "RGB"
-    dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = rows, columns
-    dataset.BitsAllocated = 8
-    dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    dataset.PixelData = data + b"\0" if len(data) % 2 else data
-    dataset["PixelData"].VR = "OB"
+    numbers = {**_COLOURS, "Rows": rows, "Columns": columns}
+    put(
+        dataset,
+        element("PhotometricInterpretation", "CS", "RGB"),
+        *(element(keyword, "US", number) for keyword, number in numbers.items()),
+        element("PixelData", "OB", data + b"\0" if len(data) % 2 else data),
+    )
 
 
 def outcomes(result: DetectionResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -20,7 +21,12 @@ from pydicom.valuerep import VR, PersonName
 from dicomnode.report.patterns import held, tag_of
 
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_DECIMAL = rb"(?![^\\ ]{17})[+-]?\d+(?:\.\d+)?"
+_PLAIN = {"DS": re.compile(rb"%b(?:\\%b)* ?" % (_DECIMAL, _DECIMAL)), "IS": re.compile(rb"[+-]?\d{1,9} ?")}
+"""Bytes that are read as numbers without any doubt (PS3.5 6.2), by VR: nobody has to decode them to tell."""
 
+_TEXT = {"UI": re.compile(rb"([0-9.]+)\0?"), "IS": re.compile(rb"([1-9][0-9]{0,8}) ?")}
+"""Bytes that are their own text, but for the padding, by VR."""
 
 T = TypeVar("T")
 
@@ -62,11 +68,11 @@ def legible(headers: Sequence[Dataset]) -> Legible:
     if isinstance(headers, Legible):
         return headers
     known: dict[int, Dataset] = {}
-    read: set[tuple[object, ...]] = set()
+    sound: dict[int, Any] = {}
     for header in headers:
         if id(header) not in known:
-            numbers = [raw for raw in header.values() if raw.VR in _NUMBERS or raw.VR is None]
-            unread = [raw.tag for raw in numbers if not _is_read(header, raw, read)]
+            new = [raw for raw in header.values() if id(raw) not in sound]
+            unread = [raw.tag for raw in new if not _is_read(header, raw, sound)]
             known[id(header)] = _without(header, unread)
     return Legible(known[id(header)] for header in headers)
 
@@ -77,6 +83,14 @@ def said(header: Dataset, *keywords: str) -> tuple[object, ...]:
     Nothing is decoded. It does not tell texts apart that differ in their character set only.
     """
     return tuple(_as_it_lies(header.get_item(tag_of(keyword))) for keyword in keywords)
+
+
+def text_of(header: Dataset, keyword: str) -> str:
+    """The value of ``keyword`` as text, "" where it is empty or absent; plain bytes are not decoded for it."""
+    raw: Any = header.get_item(tag_of(keyword))
+    plain = _TEXT.get(raw.VR or "") if isinstance(raw, RawDataElement) else None
+    found = plain.fullmatch(raw.value) if plain and raw.value else None
+    return found[1].decode() if found else str(header.get(keyword) or "")
 
 
 def distinct(headers: Iterable[Dataset], *keywords: str) -> list[Dataset]:
@@ -103,16 +117,18 @@ def _without(header: Dataset, tags: list[BaseTag]) -> Dataset:
     return rest
 
 
-def _is_read(header: Dataset, raw: Any, read: set[tuple[object, ...]]) -> bool:
-    """``raw``: an element of ``header`` as it is there, decoded or not. ``read``: undecoded values that were read
-    before; most attributes say the same on every image of a Series."""
-    tag = raw.tag
-    if raw.VR is None and _vr(tag) not in _NUMBERS:
-        return True
-    undecoded = isinstance(raw, RawDataElement)
-    same = (tag, raw.VR, raw.value, raw.is_little_endian, raw.is_implicit_VR) if undecoded else ()
-    if undecoded and same in read:
-        return True
+def _is_read(header: Dataset, raw: Any, sound: dict[int, Any]) -> bool:
+    """Whether the value of ``raw`` is read, when it is a number. ``raw``: an element of ``header`` as it is there,
+    decoded or not. ``sound``: those that are, by their id; headers of one Series have most of theirs in common."""
+    vr = raw.VR or _vr(raw.tag)
+    plain = _PLAIN.get(vr) if isinstance(raw, RawDataElement) else None
+    if vr in _NUMBERS and not (plain and raw.value and plain.fullmatch(raw.value)) and not _is_decoded(header, raw.tag):
+        return False
+    sound[id(raw)] = raw
+    return True
+
+
+def _is_decoded(header: Dataset, tag: BaseTag) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom quotes element values in its warnings
@@ -121,8 +137,6 @@ def _is_read(header: Dataset, raw: Any, read: set[tuple[object, ...]]) -> bool:
                 float(one or 0)
     except (ValueError, TypeError, OverflowError, NotImplementedError, BytesLengthException):
         return False
-    if undecoded:
-        read.add(same)
     return True
 
 

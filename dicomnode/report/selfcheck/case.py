@@ -23,7 +23,7 @@ from dicomnode.report.envelope import IDENTITY, SERIES_NUMBERS, clock, series_nu
 from dicomnode.report.evidence import requests
 from dicomnode.report.patterns import held
 from dicomnode.report.selfcheck.level import Known
-from dicomnode.report.transcribe import copied, distinct, legible
+from dicomnode.report.transcribe import copied, distinct, legible, text_of
 
 DOCUMENTS = {"sr": ("sr", "sr-regions")}
 """The documents of a kind that has several; every other kind is one document of its own name."""
@@ -85,16 +85,23 @@ class Case:
     def uids(self) -> ResultUIDs:
         return ResultUIDs.of(self.series, self.context)
 
+    def document_of(self, series_uid: str) -> str | None:
+        """The document whose Series has this UID, None where none of ours has."""
+        return self._documents.get(series_uid) or self._further_documents.get(series_uid)
+
     @cached_property
-    def documents(self) -> Mapping[str, str]:
-        """Series Instance UID of each document to its name."""
+    def _documents(self) -> Mapping[str, str]:
         return {self.uids.series(own): name for name in SERIES_NUMBERS for own in self._names(name)}
 
+    @cached_property
+    def _further_documents(self) -> Mapping[str, str]:
+        """Those beyond the first of their kind: as many UIDs as planes, which few result sets have to know."""
+        numbers = range(2, self.planes + 1)
+        return {self.uids.series(f"{name}-{n}"): name for name in SEVERAL for n in numbers}
+
     def _names(self, document: str) -> Iterator[str]:
-        """Under which names the UIDs of ``document`` are derived."""
+        """Under which names the UIDs of the first ``document`` are derived."""
         yield document
-        if document in SEVERAL:
-            yield from (f"{document}-{n}" for n in range(2, self.planes + 1))
         if document in STATUS:
             yield from (f"status {document} {outcome}" for outcome in Outcome)
 
@@ -117,7 +124,7 @@ class Case:
 
     @cached_property
     def by_instance(self) -> Mapping[str, Dataset]:
-        return {str(header.get("SOPInstanceUID")): header for header in self.headers}
+        return {text_of(header, "SOPInstanceUID"): header for header in self.headers}
 
     @cached_property
     def levels(self) -> Known:

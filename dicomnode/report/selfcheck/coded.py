@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicomnode.report.patterns import held
+from dicomnode.report.patterns import value_of
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.level import Level
 
@@ -18,20 +17,14 @@ _NO_UNITS = ("1", "UCUM")
 Key = tuple[str, str]
 
 
-def stated(dataset: Dataset, keyword: str) -> Any:
-    """The value of ``keyword``, None where there is none."""
-    element = held(dataset, keyword)
-    return None if element is None else element.value
-
-
 def key(item: Dataset) -> Key:
     """(value, scheme) of a Code Sequence item; ("", "") where it has none."""
-    return str(stated(item, "CodeValue") or ""), str(stated(item, "CodingSchemeDesignator") or "")
+    return str(value_of(item, "CodeValue") or ""), str(value_of(item, "CodingSchemeDesignator") or "")
 
 
 def first(dataset: Dataset, keyword: str) -> Key:
     """(value, scheme) of the first item of the Code Sequence ``keyword``; ("", "") where there is none."""
-    items = stated(dataset, keyword) or ()
+    items = value_of(dataset, keyword) or ()
     return key(items[0]) if items else ("", "")
 
 

@@ -13,7 +13,7 @@ from pydicom.valuerep import VR
 from dicomnode.report.anatomy import UNPAIRED, body_part
 from dicomnode.report.context import MANUFACTURER
 from dicomnode.report.envelope import IDENTITY, TYPE_2
-from dicomnode.report.patterns import held
+from dicomnode.report.patterns import held, value_of
 from dicomnode.report.selfcheck import tables
 from dicomnode.report.selfcheck.case import DOCUMENTS, Case, as_text
 from dicomnode.report.selfcheck.coded import first
@@ -58,11 +58,11 @@ STUDY_TIMES = frozenset({"StudyDate", "StudyTime", "PatientBirthDate"})
 
 def identity_faults(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
     """Patient, Study, own Series, kind, description, character set, dates, equipment, file meta."""
-    if str(dataset.get("SOPClassUID")) != CLASSES.get(kind):
+    if str(value_of(dataset, "SOPClassUID")) != CLASSES.get(kind):
         yield "SOPClassUID: not the class of this kind of result"
-    if str(dataset.get("Modality")) != MODALITIES.get(kind):
+    if str(value_of(dataset, "Modality")) != MODALITIES.get(kind):
         yield "Modality: not that of this kind of result"
-    if dataset.get("SpecificCharacterSet") != "ISO_IR 192":
+    if value_of(dataset, "SpecificCharacterSet") != "ISO_IR 192":
         yield "SpecificCharacterSet: results are written in ISO_IR 192"
     yield from _patient_and_study(dataset, case)
     yield from _requests(kind, dataset, case)
@@ -73,7 +73,7 @@ def identity_faults(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
 
 
 def _patient_and_study(dataset: Dataset, case: Case) -> Iterator[str]:
-    if str(dataset.get("StudyInstanceUID")) != case.series.StudyInstanceUID:
+    if str(value_of(dataset, "StudyInstanceUID")) != case.series.StudyInstanceUID:
         yield "StudyInstanceUID: not the Study of the source"
     for keyword in IDENTITY:
         own, stated = held(dataset, keyword), held(case.identity, keyword)
@@ -89,24 +89,25 @@ def _patient_and_study(dataset: Dataset, case: Case) -> Iterator[str]:
 def _requests(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
     name = "RequestAttributesSequence"
     stated = copied(case.source_of(dataset), (name,)).get(name) or ()
-    if kind in IMAGES and stated and dataset.get(name) not in (stated, copied(case.header, (name,)).get(name)):
+    if kind in IMAGES and stated and value_of(dataset, name) not in (stated, copied(case.header, (name,)).get(name)):
         yield f"{name}: the source's requests are missing or altered"
-    if kind in _REQUESTED_DOCUMENTS and stated and len(dataset.get("ReferencedRequestSequence") or ()) != len(stated):
+    told = value_of(dataset, "ReferencedRequestSequence") or ()
+    if kind in _REQUESTED_DOCUMENTS and stated and len(told) != len(stated):
         yield "ReferencedRequestSequence: the source's requests are missing (PS3.3 C.17.2, Type 1C)"
-    for n, item in enumerate(dataset.get(name) or (), 1):
+    for n, item in enumerate(value_of(dataset, name) or (), 1):
         if "ReferencedStudySequence" in item and not item.ReferencedStudySequence:
             yield f"{name}[{n}].ReferencedStudySequence: empty, which validators refuse"
 
 
 def _series(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
-    document, allowed = case.documents.get(str(dataset.get("SeriesInstanceUID")), ""), DOCUMENTS.get(kind, (kind,))
-    if document not in allowed:
+    document, allowed = case.document_of(str(value_of(dataset, "SeriesInstanceUID"))), DOCUMENTS.get(kind, (kind,))
+    if document is None or document not in allowed:
         yield "SeriesInstanceUID: not the own, derived one of this document"
-    elif str(dataset.get("SeriesNumber")) != str(case.numbers[document]):
+    elif str(value_of(dataset, "SeriesNumber")) != str(case.numbers[document]):
         yield "SeriesNumber: not the fixed one of this document, clear of the Study's own"
-    if not any(case.has_instance(name, str(dataset.get("SOPInstanceUID"))) for name in allowed):
+    if not any(case.has_instance(name, str(value_of(dataset, "SOPInstanceUID"))) for name in allowed):
         yield "SOPInstanceUID: not derived from source, weights and kind"
-    description = str(dataset.get("SeriesDescription") or "")
+    description = str(value_of(dataset, "SeriesDescription") or "")
     if not description.endswith("(RESEARCH)") or len(description) > 64:
         yield 'SeriesDescription: at most 64 characters, the last of them "(RESEARCH)"'
 
@@ -124,7 +125,7 @@ def _laterality(kind: str, dataset: Dataset, case: Case) -> Iterator[str]:
             yield "Laterality: BodyPartExamined exists once, it must be absent (PS3.3 C.7.3.1)"
     elif "Laterality" not in dataset and not _states_side(dataset):
         yield "Laterality: missing for a paired or unknown body part, Type 2C (PS3.3 C.7.3.1)"
-    elif case.side is not None and str(dataset.get("Laterality") or "") not in ("", case.side):
+    elif case.side is not None and str(value_of(dataset, "Laterality") or "") not in ("", case.side):
         yield "Laterality: not the side that the source states"
 
 
@@ -151,7 +152,7 @@ def _states_side(dataset: Dataset) -> bool:
     groups = [
         item
         for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for item in dataset.get(keyword) or ()
+        for item in value_of(dataset, keyword) or ()
     ]
     return "ImageLaterality" in dataset or any("FrameAnatomySequence" in item for item in groups)
 
@@ -161,27 +162,27 @@ def _equipment(dataset: Dataset, case: Case) -> Iterator[str]:
     name = "ContributingEquipmentSequence"
     items = [
         (n, item)
-        for n, item in enumerate(dataset.get(name) or (), 1)
+        for n, item in enumerate(value_of(dataset, name) or (), 1)
         if first(item, "PurposeOfReferenceCodeSequence") == ("109102", "DCM")
     ]
     if not items:
         yield f"{name}: no item for the algorithm, purpose (109102, DCM)"
     for n, item in items:
         for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID"):
-            if not item.get(keyword):
+            if not value_of(item, keyword):
                 yield f"{name}[{n}].{keyword}: missing (IHE AIR)"
-        if str(item.get("DeviceUID")) != case.device:
+        if str(value_of(item, "DeviceUID")) != case.device:
             yield f"{name}[{n}].DeviceUID: not derived from the detector and its weights"
-    if dataset.get("Manufacturer") != MANUFACTURER:
+    if value_of(dataset, "Manufacturer") != MANUFACTURER:
         yield "Manufacturer: not ours; the source did not make this object (PS3.3 C.7.5.1)"
-    if case.context.model.sha256[:64] != str(dataset.get("DeviceSerialNumber") or ""):
+    if case.context.model.sha256[:64] != str(value_of(dataset, "DeviceSerialNumber") or ""):
         yield "DeviceSerialNumber: not the weights' SHA-256"
 
 
 def _file_meta(dataset: Dataset) -> Iterator[str]:
     meta: Any = getattr(dataset, "file_meta", None) or Dataset()
     for keyword, own in (("MediaStorageSOPClassUID", "SOPClassUID"), ("MediaStorageSOPInstanceUID", "SOPInstanceUID")):
-        if meta.get(keyword) != dataset.get(own):
+        if value_of(meta, keyword) != value_of(dataset, own):
             yield f"{keyword}: differs from {own} (PS3.10 7.1)"
-    if meta.get("TransferSyntaxUID") not in (ExplicitVRLittleEndian, RLELossless):
+    if value_of(meta, "TransferSyntaxUID") not in (ExplicitVRLittleEndian, RLELossless):
         yield "TransferSyntaxUID: results are written as Explicit VR Little Endian or RLE"

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from dicomnode.report.patterns import tag_of, value_of
 from dicomnode.report.selfcheck import tables
 from dicomnode.report.selfcheck.case import Case, as_text
 from dicomnode.report.selfcheck.level import Level
@@ -24,9 +25,9 @@ _CALIBRATION = ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescripti
 
 def pixel_faults(dataset: Dataset, level: Level, case: Case) -> Iterator[str]:
     """What the Image Pixel Module demands by condition, and where spacing and lossy history come from."""
-    stored = _STORED.get(str(dataset.get("SOPClassUID")))
+    stored = _STORED.get(str(value_of(dataset, "SOPClassUID")))
     for keyword in _ANY_PIXELS:
-        if (keyword in dataset) != (keyword == stored):
+        if (tag_of(keyword) in dataset) != (keyword == stored):
             yield f"{keyword}: {'missing' if keyword == stored else 'does not belong in this kind of result'}"
     if stored is None:
         return
@@ -41,13 +42,13 @@ def pixel_faults(dataset: Dataset, level: Level, case: Case) -> Iterator[str]:
 
 def frames(dataset: Dataset) -> int:
     """Number of Frames (0028,0008), 1 where it is absent or no number."""
-    text = str(dataset.get("NumberOfFrames") or "1")
+    text = str(value_of(dataset, "NumberOfFrames") or "1")
     return int(text) if text.isdigit() else 1
 
 
 def _length(dataset: Dataset, keyword: str) -> Iterator[str]:
     """PS3.5 8.1.1: all bits of all frames, padded to an even number of bytes."""
-    factors = [dataset.get(one) for one in _FACTORS]
+    factors = [value_of(dataset, one) for one in _FACTORS]
     data = dataset[keyword].value
     if not all(isinstance(one, int) for one in factors) or getattr(dataset[keyword], "is_undefined_length", False):
         return
@@ -58,25 +59,25 @@ def _length(dataset: Dataset, keyword: str) -> Iterator[str]:
 
 
 def _bits(dataset: Dataset) -> Iterator[str]:
-    colour = (dataset.get("SamplesPerPixel") or 1) > 1
+    colour = (value_of(dataset, "SamplesPerPixel") or 1) > 1
     if colour != ("PlanarConfiguration" in dataset):
         yield "PlanarConfiguration: present exactly if SamplesPerPixel is greater than 1 (PS3.3 C.7.6.3, Type 1C)"
-    allocated, stored, high = (dataset.get(one) for one in ("BitsAllocated", "BitsStored", "HighBit"))
+    allocated, stored, high = (value_of(dataset, one) for one in ("BitsAllocated", "BitsStored", "HighBit"))
     if stored is not None and (high != stored - 1 or stored > (allocated or 0)):
         yield "HighBit: not BitsStored - 1, or more bits stored than allocated (PS3.3 C.7.6.3)"
 
 
 def _lossy(dataset: Dataset, case: Case) -> Iterator[str]:
     """PS3.3 C.7.6.1.1.5: once lossy, always lossy."""
-    sources = [one for one in case.sources_of(dataset) if one.get("LossyImageCompression") == "01"]
-    own = dataset.get("LossyImageCompression")
+    sources = [one for one in case.sources_of(dataset) if value_of(one, "LossyImageCompression") == "01"]
+    own = value_of(dataset, "LossyImageCompression")
     if own not in ("00", "01"):
         yield 'LossyImageCompression: "00" or "01" (PS3.3 C.7.6.1.1.5)'
     if sources and own != "01":
         yield 'LossyImageCompression: the source is lossy, "01" stays "01" (PS3.3 C.7.6.1.1.5)'
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        stated = {as_text(one.get(keyword)) for one in sources}
-        if stated - {""} and as_text(dataset.get(keyword)) not in stated:
+        stated = {as_text(value_of(one, keyword)) for one in sources}
+        if stated - {""} and as_text(value_of(dataset, keyword)) not in stated:
             yield f"{keyword}: the source's history is missing or altered (PS3.3 C.7.6.1.1.5)"
 
 
@@ -98,17 +99,17 @@ def _spacing(level: Level, source: Dataset) -> Iterator[str]:
     if "PixelSpacing" in level.elements:
         for keyword in _CALIBRATION:
             own = level.elements.get(keyword)
-            if as_text(own.value if own else None) != as_text(source.get(keyword)):
+            if as_text(own.value if own else None) != as_text(value_of(source, keyword)):
                 yield f"{keyword}: goes with PixelSpacing, as the source states it (PS3.3 10.7.1.1)"
 
 
 def _states_spacing(source: Dataset) -> bool:
-    if source.get("PixelSpacing"):
+    if value_of(source, "PixelSpacing"):
         return True
     groups = [
         item
         for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for item in source.get(keyword) or ()
+        for item in value_of(source, keyword) or ()
     ]
     if groups:
         return any("PixelMeasuresSequence" in item for item in groups)
@@ -116,7 +117,7 @@ def _states_spacing(source: Dataset) -> bool:
 
 
 def _same_spacing(value: Any, source: Dataset) -> bool:
-    stated = source.get("PixelSpacing")
+    stated = value_of(source, "PixelSpacing")
     if not stated:
         return True
     try:

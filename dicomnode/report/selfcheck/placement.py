@@ -11,6 +11,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from dicomnode.report.geometry import orientation_of
+from dicomnode.report.patterns import value_of
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.pixels import frames
 from dicomnode.report.selfcheck.sr_items import content
@@ -28,36 +29,38 @@ def placement_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     yield from _drawn(dataset, case)
     for item in content(dataset, case).below:
         for image in item.children if item.value_type == "SCOORD" else ():
-            if not _inside(item.dataset.get("GraphicData"), _sources(image.dataset, "ReferencedSOPSequence", case)):
+            images = _sources(image.dataset, "ReferencedSOPSequence", case)
+            if not _inside(value_of(item.dataset, "GraphicData"), images):
                 yield f"{item.path}.GraphicData: lies outside of its image (PS3.3 C.18.6.1.2)"
 
 
 def _sources(dataset: Dataset, keyword: str, case: Case) -> list[Dataset]:
-    uids = (str(one.get("ReferencedSOPInstanceUID")) for one in dataset.get(keyword) or ())
+    uids = (str(value_of(one, "ReferencedSOPInstanceUID")) for one in value_of(dataset, keyword) or ())
     return [case.by_instance[uid] for uid in uids if uid in case.by_instance]
 
 
 def _captured(dataset: Dataset, case: Case) -> Iterator[str]:
     """A picture that states its place is that of one source."""
-    own, placed = list(dataset.get("PatientOrientation") or ()), [keyword for keyword in _NEAR if keyword in dataset]
+    own = list(value_of(dataset, "PatientOrientation") or ())
+    placed = [keyword for keyword in _NEAR if keyword in dataset]
     for header in _sources(dataset, "SourceImageSequence", case) if own or placed else ():
         for keyword in placed:
             if not _same(keyword, dataset, header):
                 yield f"{keyword}: differs from that of the source"
         if not own:
             continue
-        stated = None if "NumberOfFrames" in header else header.get("ImageOrientationPatient")
+        stated = None if "NumberOfFrames" in header else value_of(header, "ImageOrientationPatient")
         directions = orientation_of(header, [float(one) for one in stated] if stated else None)
         if directions and own != directions:
             yield "PatientOrientation: not that of the source (PS3.3 C.7.6.1.1.1)"
 
 
 def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
-    shared = (dataset.get(_SHARED) or [Dataset()])[0]
-    for n, frame in enumerate(dataset.get(_PER_FRAME) or (), 1):
+    shared = (value_of(dataset, _SHARED) or [Dataset()])[0]
+    for n, frame in enumerate(value_of(dataset, _PER_FRAME) or (), 1):
         images = [
             header
-            for derivation in frame.get("DerivationImageSequence") or ()
+            for derivation in value_of(frame, "DerivationImageSequence") or ()
             for header in _sources(derivation, "SourceImageSequence", case)
         ]
         if not _are_there(frame, case):
@@ -66,16 +69,16 @@ def _frames(dataset: Dataset, case: Case) -> Iterator[str]:
             if any(_number(dataset, one) != _number(header, one, dataset) for one in ("Rows", "Columns")):
                 yield f"{_PER_FRAME}[{n}]: has another matrix than its source image (PS3.3 A.51.5.1)"
             for group, keyword in _GROUPS.items():
-                own = (frame.get(group) or shared.get(group) or [Dataset()])[0]
+                own = (value_of(frame, group) or value_of(shared, group) or [Dataset()])[0]
                 if keyword in own and not _same(keyword, own, header):
                     yield f"{_PER_FRAME}[{n}].{group}[1].{keyword}: differs from that of the source image"
 
 
 def _are_there(frame: Dataset, case: Case) -> bool:
-    for derivation in frame.get("DerivationImageSequence") or ():
-        for image in derivation.get("SourceImageSequence") or ():
-            number = image.get("ReferencedFrameNumber")
-            header = case.by_instance.get(str(image.get("ReferencedSOPInstanceUID")))
+    for derivation in value_of(frame, "DerivationImageSequence") or ():
+        for image in value_of(derivation, "SourceImageSequence") or ():
+            number = value_of(image, "ReferencedFrameNumber")
+            header = case.by_instance.get(str(value_of(image, "ReferencedSOPInstanceUID")))
             if isinstance(number, int) and header is not None and not 1 <= number <= frames(header):
                 return False
     return True
@@ -83,7 +86,7 @@ def _are_there(frame: Dataset, case: Case) -> bool:
 
 def _same(keyword: str, own: Dataset, header: Dataset) -> bool:
     """Whether both state the same numbers; a source with frames, or that states none, differs from nothing."""
-    stated = header.get(keyword)
+    stated = value_of(header, keyword)
     if not stated or "NumberOfFrames" in header:
         return True
     pairs = list(zip(own[keyword].value or (), stated, strict=False))
@@ -91,7 +94,7 @@ def _same(keyword: str, own: Dataset, header: Dataset) -> bool:
 
 
 def _number(dataset: Dataset, keyword: str, otherwise: Dataset | None = None) -> Any:
-    value = dataset.get(keyword)
+    value = value_of(dataset, keyword)
     return otherwise.get(keyword) if value is None and otherwise is not None else value
 
 
@@ -99,16 +102,17 @@ def _drawn(dataset: Dataset, case: Case) -> Iterator[str]:
     """Outlines of a presentation state, and the area that it displays."""
     everything = [
         header
-        for series in dataset.get("ReferencedSeriesSequence") or ()
+        for series in value_of(dataset, "ReferencedSeriesSequence") or ()
         for header in _sources(series, "ReferencedImageSequence", case)
     ]
-    for n, item in enumerate(dataset.get("GraphicAnnotationSequence") or (), 1):
+    for n, item in enumerate(value_of(dataset, "GraphicAnnotationSequence") or (), 1):
         images = _sources(item, "ReferencedImageSequence", case) or everything
-        for m, graphic in enumerate(item.get("GraphicObjectSequence") or (), 1):
-            if graphic.get("GraphicAnnotationUnits") == "PIXEL" and not _inside(graphic.get("GraphicData"), images):
+        for m, graphic in enumerate(value_of(item, "GraphicObjectSequence") or (), 1):
+            points = value_of(graphic, "GraphicData")
+            if value_of(graphic, "GraphicAnnotationUnits") == "PIXEL" and not _inside(points, images):
                 yield f"GraphicAnnotationSequence[{n}].GraphicObjectSequence[{m}].GraphicData: outside of its image"
-    for n, item in enumerate(dataset.get("DisplayedAreaSelectionSequence") or (), 1):
-        corner = list(item.get("DisplayedAreaBottomRightHandCorner") or ())
+    for n, item in enumerate(value_of(dataset, "DisplayedAreaSelectionSequence") or (), 1):
+        corner = list(value_of(item, "DisplayedAreaBottomRightHandCorner") or ())
         for header in _sources(item, "ReferencedImageSequence", case) or everything:
             if corner != [_number(header, "Columns"), _number(header, "Rows")] and "Rows" in header:
                 yield f"DisplayedAreaSelectionSequence[{n}]: does not display the whole image (PS3.3 C.10.4)"
@@ -120,7 +124,7 @@ def _inside(points: Sequence[float] | None, images: Sequence[Dataset]) -> bool:
     if not points:
         return True
     for header in images:
-        columns, rows = header.get("Columns"), header.get("Rows")
+        columns, rows = value_of(header, "Columns"), value_of(header, "Rows")
         if columns and rows and (max(points[::2]) > columns or max(points[1::2]) > rows or min(points) < 0):
             return False
     return True

@@ -44,7 +44,7 @@ _SCORE, _THRESHOLD = (codes.ANOMALY_SCORE.value, codes.SCHEME), (codes.SCORE_THR
 
 def report_faults(dataset: Dataset, case: Case) -> Iterator[str]:
     """What is wrong with a Comprehensive 3D SR."""
-    document = case.documents.get(str(dataset.get("SeriesInstanceUID")), "sr")
+    document = case.document_of(str(dataset.get("SeriesInstanceUID"))) or "sr"
     template = TEMPLATES.get(document, "1501")
     yield from _root(dataset, "1500", _REPORT)
     root = content(dataset, case)

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.report import codes
 from dicomnode.report.context import DerivedObject
+from dicomnode.report.patterns import value_of
 from dicomnode.report.selfcheck.case import Case
 from dicomnode.report.selfcheck.level import Level, walked
 from dicomnode.report.selfcheck.sr_items import Item, content
@@ -46,10 +47,10 @@ class ResultSet:
         if uid in self.instances or uid in self.case.classes:
             yield "SOPInstanceUID: another object has it already (PS3.3 C.12.1)"
         self.instances[uid] = str(dataset.SOPClassUID)
-        numbers = (one.get("SegmentNumber") for one in dataset.get("SegmentSequence") or ())
+        numbers = (value_of(one, "SegmentNumber") for one in value_of(dataset, "SegmentSequence") or ())
         self.segments[uid] = frozenset(number for number in numbers if isinstance(number, int))
         keywords = ("SOPClassUID", "Modality", "SeriesNumber", "SeriesDate", "SeriesTime")
-        shared = (item.kind, *(str(dataset.get(one)) for one in keywords))
+        shared = (item.kind, *(str(value_of(dataset, one)) for one in keywords))
         if self.series.setdefault(str(dataset.SeriesInstanceUID), shared) != shared:
             yield "SeriesInstanceUID: one Series holds objects of different kinds (PS3.3 C.7.3.1)"
         for reference in _references(walked(dataset, known=self.case.levels), self.case.passed["references"]):
@@ -57,7 +58,7 @@ class ResultSet:
         self._track(item.kind, dataset)
 
     def _track(self, kind: str, dataset: Dataset) -> None:
-        document = self.case.documents.get(str(dataset.SeriesInstanceUID), kind)
+        document = self.case.document_of(str(dataset.SeriesInstanceUID)) or kind
         self.documents.add(document)
         if document in _OF_FINDINGS:
             self.tracked.setdefault(document, set()).update(_tracked(dataset, self.case))
@@ -87,12 +88,12 @@ def _is_absent(group: Item) -> bool:
 def _tracked(dataset: Dataset, case: Case) -> Iterator[str]:
     for item in content(dataset, case).below:
         if item.concept == TRACKING_UID:
-            yield str(item.dataset.get("UID"))
-    for segment in dataset.get("SegmentSequence") or ():
-        yield str(segment.get("TrackingUID"))
-    for annotation in dataset.get("GraphicAnnotationSequence") or ():
-        for graphic in annotation.get("GraphicObjectSequence") or ():
-            yield str(graphic.get("TrackingUID"))
+            yield str(value_of(item.dataset, "UID"))
+    for segment in value_of(dataset, "SegmentSequence") or ():
+        yield str(value_of(segment, "TrackingUID"))
+    for annotation in value_of(dataset, "GraphicAnnotationSequence") or ():
+        for graphic in value_of(annotation, "GraphicObjectSequence") or ():
+            yield str(value_of(graphic, "TrackingUID"))
 
 
 def _references(level: Level, passed: set[int]) -> Iterator[Reference]:
