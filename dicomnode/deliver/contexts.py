@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
@@ -43,11 +43,13 @@ def contexts_for(files: Iterable[HasSyntax]) -> list[PresentationContext]:
     return [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in _proposals(files)]
 
 
-def accepted_pairs(opened: Association) -> frozenset[tuple[str, str]]:
-    """The (SOP Class UID, Transfer Syntax UID) that may be sent on this Association."""
-    return frozenset(
-        (str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in opened.accepted_contexts
-    )
+def accepted_pairs(opened: Association) -> dict[tuple[str, str], int]:
+    """The (SOP Class UID, Transfer Syntax UID) that may be sent on this Association, each with its context's ID."""
+    pairs: dict[tuple[str, str], int] = {}
+    for context in opened.accepted_contexts:
+        pair = str(context.abstract_syntax), str(context.transfer_syntax[0])
+        pairs.setdefault(pair, cast("int", context.context_id))
+    return pairs
 
 
 def batches(files: Sequence[T], limit: int = MAX_CONTEXTS) -> Iterator[list[T]]:

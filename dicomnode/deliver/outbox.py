@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -14,10 +16,11 @@ from dicomnode.dicom.header import part10_offset
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.errors import Permanent, Transient
 from dicomnode.jobs import Job
-from dicomnode.store.spool import Spool, digest
+from dicomnode.store.spool import Spool
 from dicomnode.store.tables import AssignmentRow, DeliveryRow, DerivedRow, JobRow, SeriesRow
 
 KIND = "deliver"
+PIECE_BYTES = 256 * 1024
 THERE = frozenset({"delivered", "warning"})
 """States of a DeliveryRow whose Instance the Destination holds."""
 
@@ -129,15 +132,23 @@ def outbound(spool: Spool, parcel: Parcel) -> OutboundFile:
         raise Permanent("its file was removed by retention")
     path = spool.absolute(parcel.path)
     try:
-        content = path.read_bytes()
+        begin, found = _digested(path)
     except FileNotFoundError as error:
         raise Permanent("its file is missing from the spool") from error
     except OSError as error:
         raise Transient(f"spool: disk error {error.errno}") from error
-    if digest(content) != parcel.sha256:
+    if found != parcel.sha256:
         raise Permanent("its file in the spool is not the one that was made: wrong SHA-256")
     try:
-        syntax, _ = part10_offset(content)
+        syntax, _ = part10_offset(begin)
     except MalformedHeader as error:
         raise Permanent("its file in the spool is no DICOM file") from error
     return OutboundFile(path, parcel.SOPClassUID, parcel.SOPInstanceUID, syntax)
+
+
+def _digested(path: Path) -> tuple[bytes, str]:
+    """The begin of a file, and the SHA-256 of all of it; read piece by piece."""
+    with path.open("rb", buffering=0) as file:
+        begin = file.read(PIECE_BYTES)
+        file.seek(0)
+        return begin, hashlib.file_digest(file, "sha256").hexdigest()

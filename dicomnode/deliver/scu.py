@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import _config as pynetdicom_settings
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from dicomnode.config.peers import Peer
 from dicomnode.deliver.association import NothingAccepted, SendLimits, association
 from dicomnode.deliver.contexts import accepted_pairs, batches, contexts_for, is_convertible
+from dicomnode.deliver.line import Line, NothingSent, Shipment
 from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, failed, not_sent
+from dicomnode.dicom.header import part10_offset
+from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.sop_classes import VERIFICATION, sop_class_name
 from dicomnode.dicom.status import Disposition, describe_status, storage_disposition
 from dicomnode.dicom.transfer_syntaxes import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
 from dicomnode.errors import Permanent, Transient
 
-# A documented setting of pynetdicom: a file given by its path is sent byte by byte, in pieces, never decoded.
-pynetdicom_settings.STORE_SEND_CHUNKED_DATASET = True
-
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_META_BYTES = 256 * 1024
+_META_AT, _META = 128, b"DICM\x02\x00"
 _ABORTED = "the peer aborted the association"
 # What pydicom raises on damaged file meta information; pynetdicom reads it. The last one is a RuntimeError too.
 _DAMAGED_META = (InvalidDicomError, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
@@ -98,61 +99,97 @@ def _send_batch(
 ) -> Generator[SentStatus, None, None]:
     position = 0
     try:
-        with association(peer, calling_ae, contexts_for(files), limits) as opened:
+        with (
+            association(peer, calling_ae, contexts_for(files), limits) as opened,
+            closing(Line(opened, limits)) as line,
+        ):
             accepted, reason = accepted_pairs(opened), ""
             for file in files:
                 if reason or not opened.is_established:
                     answer = not_sent(file, reason or _ABORTED)
                 else:
-                    answer = _send_one(opened, accepted, file, position % 0xFFFF + 1, limits)
+                    answer = _send_one(opened, line, accepted, file, position % 0xFFFF + 1, limits)
                     reason = answer.reason if answer.lost else ""
                 position += 1
                 yield answer
     except NothingAccepted:
-        yield from (_not_accepted(frozenset(), file) for file in files[position:])
+        yield from (_not_accepted((), file) for file in files[position:])
     except Transient as error:
         yield from (not_sent(file, str(error)) for file in files[position:])
 
 
 def _send_one(
-    opened: Association, accepted: frozenset[tuple[str, str]], file: OutboundFile, message_id: int, limits: SendLimits
+    opened: Association,
+    line: Line,
+    accepted: Mapping[tuple[str, str], int],
+    file: OutboundFile,
+    message_id: int,
+    limits: SendLimits,
 ) -> SentStatus:
+    exact = accepted.get((file.SOPClassUID, file.TransferSyntaxUID))
+    if exact is None and not _is_acceptable_converted(accepted, file):
+        return _not_accepted(accepted, file)
+    started = time.monotonic()
     try:
-        payload = _payload(accepted, file)
-        size = file.path.stat().st_size
+        opened.dimse_timeout = limits.dimse_s + file.path.stat().st_size / limits.slowest_bytes_s
+        if exact is not None and file.meta_agrees:
+            status = _send_exact(line, exact, file, message_id, opened.dimse_timeout)
+        else:
+            status = _send_converted(opened, line, file, message_id)
     except OSError:
         return failed(file, "the file cannot be read")
     except Permanent as error:
         return failed(file, str(error))
-    if payload is None:
-        return _not_accepted(accepted, file)
-    opened.dimse_timeout = limits.dimse_s + size / limits.slowest_bytes_s
-    started = time.monotonic()
-    try:
-        answer = opened.send_c_store(payload, msg_id=message_id)
-    except OSError as error:
-        raise Transient("the file could not be read while it was sent") from error
-    except ValueError:
-        return failed(file, "the data set cannot be encoded")
-    except _DAMAGED_META:
-        return failed(file, "the file meta information is damaged")
-    except RuntimeError:
+    except (NothingSent, RuntimeError):
         return not_sent(file, _ABORTED)
-    status = answer.get("Status")
     if status is None:
         return SentStatus(file, Disposition.TRANSIENT, None, _silence(opened, time.monotonic() - started), tried=True)
     refused = status in REFUSED_CLASS
     return SentStatus(file, storage_disposition(status), status, describe_status(status), tried=True, refused=refused)
 
 
-def _payload(accepted: frozenset[tuple[str, str]], file: OutboundFile) -> Path | Dataset | None:
-    """What to give to pynetdicom: the path for byte-exact sending, a Dataset for conversion, None if unacceptable."""
-    exact = (file.SOPClassUID, file.TransferSyntaxUID) in accepted
-    if exact and file.meta_agrees:
-        return file.path
+def _send_exact(line: Line, context_id: int, file: OutboundFile, message_id: int, within_s: float) -> int | None:
+    """The file's data set, byte for byte.
+
+    Raises OSError when the file cannot be opened, Permanent and NothingSent for this file, Transient for all behind.
+    """
+    with file.path.open("rb", buffering=0) as stream:
+        begin = stream.read(_META_BYTES)
+        try:
+            syntax, offset = part10_offset(begin)
+        except MalformedHeader as error:
+            raise Permanent("the file meta information is damaged") from error
+        if syntax != file.TransferSyntaxUID or begin[_META_AT : _META_AT + len(_META)] != _META:
+            raise Permanent("the file meta information is damaged")
+        size = os.fstat(stream.fileno()).st_size - stream.seek(offset)
+        if size < 0:
+            raise Transient("the file became shorter while it was read")
+        shipment = Shipment(stream, size, context_id, message_id, file.SOPClassUID, file.SOPInstanceUID)
+        try:
+            return line.store(shipment, within_s)
+        except (OSError, EOFError) as error:
+            raise Transient("the file could not be read while it was sent") from error
+
+
+def _send_converted(opened: Association, line: Line, file: OutboundFile, message_id: int) -> int | None:
+    """The file's data set as pynetdicom encodes it anew. Raises Permanent, and RuntimeError without an Association."""
+    dataset = _whole(file)
+    line.close()
+    try:
+        status = opened.send_c_store(dataset, msg_id=message_id).get("Status")
+    except ValueError as error:
+        raise Permanent("the data set cannot be encoded") from error
+    except _DAMAGED_META as error:
+        raise Permanent("the file meta information is damaged") from error
+    return None if status is None else int(status)
+
+
+def _is_acceptable_converted(accepted: Collection[tuple[str, str]], file: OutboundFile) -> bool:
     plain = {(file.SOPClassUID, syntax) for syntax in (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)}
-    if not exact and not (is_convertible(file.TransferSyntaxUID) and plain & accepted):
-        return None
+    return is_convertible(file.TransferSyntaxUID) and not plain.isdisjoint(accepted)
+
+
+def _whole(file: OutboundFile) -> Dataset:
     try:
         dataset = dcmread(file.path)
     except _UNREADABLE as error:
@@ -175,7 +212,7 @@ def _silence(opened: Association, seconds: float) -> str:
     return "the peer aborted the association or closed the connection"
 
 
-def _not_accepted(accepted: frozenset[tuple[str, str]], file: OutboundFile) -> SentStatus:
+def _not_accepted(accepted: Collection[tuple[str, str]], file: OutboundFile) -> SentStatus:
     """A class of which another Transfer Syntax is accepted is not refused."""
     wanted = f"{sop_class_name(file.SOPClassUID)} in {UID(file.TransferSyntaxUID).name}"
     refused = file.SOPClassUID not in {sop_class for sop_class, _ in accepted}

@@ -35,7 +35,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ) -> tuple[CommitPacs, AskingNode]:
         pacs = CommitPacs(**how).__enter__()
         open_pacs.append(pacs)
-        node = AskingNode(tmp_path, pacs.peer(commit=True), **(options or {}))
+        patience = {"linger_s": 30.0} if pacs.how == "same" else {}  # a report that comes ends the wait
+        node = AskingNode(tmp_path, pacs.peer(commit=True), **patience, **(options or {}))
         nodes.append(node)
         if listen:
             pacs.node_port = node.listen()

@@ -360,13 +360,13 @@ def test_a_spool_file_that_is_not_what_was_made_is_never_sent(outbox: Outbox, da
 def test_a_spool_disk_fault_is_tried_again(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"])
 
-    def broken(_: Path) -> bytes:
+    def broken(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
     with FakePacs() as pacs:
         worker = deliverer(outbox, pacs.peer())
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", broken)
+            patch.setattr(Path, "open", broken)
             worker.step()
         assert outbox.jobs()[0].error == "spool: disk error 5"
         outbox.now += LONG_S
