@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _LONG_STRING = re.compile(r'"""|\'\'\'')
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConfigSource:
     """The text that a ``Config`` was read from, to point at a line."""
 
@@ -40,11 +41,14 @@ class ConfigSource:
         """SHA-256 of the text (hex): which configuration was in force."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @cached_property
+    def _lines(self) -> dict[Location, int]:
+        return _line_numbers(self.text)
+
     def line_of(self, location: Sequence[str | int]) -> int:
         """The 1-based line of the key at ``location``, or of the nearest table that holds it."""
-        lines = _line_numbers(self.text)
         for length in range(len(location), 0, -1):
-            line = lines.get(tuple(location[:length]))
+            line = self._lines.get(tuple(location[:length]))
             if line is not None:
                 return line
         return 1

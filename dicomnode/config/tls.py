@@ -97,10 +97,12 @@ class _KeyPassword(Table):
 class TlsFiles(_KeyPassword):
     """``tls`` of a peer: PEM files for connections to it (PS3.15 B.12). ``cert`` and ``key`` for mutual TLS.
 
+    ``crl``: the revocation lists of the authorities that issue the peer's certificate, None: nothing is revoked.
     ``key_password_file`` or ``key_password_env``: where the password of an encrypted key is read from.
     """
 
     ca: Path
+    crl: Path | None = None
     cert: Path | None = None
     key: Path | None = None
 
@@ -116,7 +118,7 @@ class TlsFiles(_KeyPassword):
         Raises Transient when a file cannot be used: the operator can mend it.
         """
         try:
-            return client_context(self.ca, self.cert, self.key, self.key_password())
+            return client_context(self.ca, self.cert, self.key, self.key_password(), self.crl)
         except ConfigError as error:
             raise Transient(f"TLS: the certificate or key files of this peer cannot be used: {error}") from error
 

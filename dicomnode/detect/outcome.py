@@ -22,7 +22,7 @@ from dicomnode.detect.status_job import announce
 from dicomnode.detectors.contract import DetectionResult, LoadedDetector, Outcome
 from dicomnode.dicom.unquoted import unquoted
 from dicomnode.jobs import Job, bury, enqueue, finish, hold
-from dicomnode.report import DerivedObject, Encoder, to_bytes
+from dicomnode.report import DerivedObject, Encoder, to_parts
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
 from dicomnode.store.stages import record_analysis
@@ -59,14 +59,14 @@ def store_objects(spool: Spool, objects: Iterable[DerivedObject]) -> tuple[Store
     encoder = Encoder()
     with ThreadPoolExecutor(1, "store") as pool:
         for item in objects:
-            writing.append(pool.submit(_store, spool, item, to_bytes(item.dataset, encoder)))
+            writing.append(pool.submit(_store, spool, item, to_parts(item.dataset, encoder)))
             if len(writing) > _AHEAD:
                 stored.append(writing.popleft().result())
         return (*stored, *(one.result() for one in writing))
 
 
-def _store(spool: Spool, item: DerivedObject, content: bytes) -> StoredObject:
-    dataset, sha256 = item.dataset, digest(content)
+def _store(spool: Spool, item: DerivedObject, content: tuple[bytes, ...]) -> StoredObject:
+    dataset, sha256 = item.dataset, digest(*content)
     name = digest(str(dataset.SOPInstanceUID).encode())[:40] + ".dcm"
     return StoredObject(
         item.kind,
@@ -75,8 +75,8 @@ def _store(spool: Spool, item: DerivedObject, content: bytes) -> StoredObject:
         str(dataset.SeriesInstanceUID),
         None if dataset.get("SeriesNumber") is None else int(dataset.SeriesNumber),
         sha256,
-        len(content),
-        spool.store((content,), "derived", name),
+        sum(map(len, content)),
+        spool.store(content, "derived", name),
     )
 
 

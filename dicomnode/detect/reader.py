@@ -69,11 +69,16 @@ class Reader:
             wall_s=settings.reader_wall_s,
             shared_bytes=self._limits.max_series_bytes + ALIGNMENT * self._limits.max_planes + _HEADER_BYTES,
         )
+        self._last_bytes = 0
         self._sandbox = Sandbox((_SERIES, _HEADER), bounds, settings.decoders)
 
     def start(self) -> None:
         """Start a child now, so that the first Series does not wait for it. Raises Transient."""
         self._sandbox.start()
+
+    def prepare(self) -> None:
+        """Make memory for a Series like the last that was loaded, while no analysis is going on; returns at once."""
+        self._sandbox.prepare(self._last_bytes)
 
     def close(self) -> None:
         """End the children."""
@@ -95,9 +100,11 @@ class Reader:
         answer = self._sandbox.call(_SERIES, _request(sources, limits or self._limits))
         said = _checked(answer.content)
         try:
-            return _loaded(summary, sources, said, answer)
+            loaded = _loaded(summary, sources, said, answer)
+            self._last_bytes = len(answer.blocks[1])  # of sound images only: what others ask for is not kept
         except (NotPlain, ValueError, LookupError) as error:
             raise Permanent("the reader gave an answer that makes no sense") from error
+        return loaded
 
     def first_header(self, sources: Sequence[SourceFile]) -> tuple[SourceFile, Dataset]:
         """The first source whose header can be read, and that without pixels. Raises as ``load`` does."""

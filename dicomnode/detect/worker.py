@@ -117,6 +117,7 @@ class DetectWorker:
                 self._alone(jobs[0])
         if jobs:
             gc.collect()  # Datasets lie in circles, and each holds the pixels of its Series until somebody looks
+            self._reader.prepare()
         return bool(jobs)
 
     def _claim(self) -> list[Job]:

@@ -58,11 +58,13 @@ def server_context(
     return context
 
 
-def client_context(ca: Path | None, cert: Path | None, key: Path | None, password: bytes | None) -> ssl.SSLContext:
+def client_context(
+    ca: Path | None, cert: Path | None, key: Path | None, password: bytes | None, crl: Path | None = None
+) -> ssl.SSLContext:
     """A client's context: the peer's certificate and host name are verified. ``cert`` and ``key`` for mutual TLS.
 
-    ``ca`` None: the authorities of the system. Raises ConfigError when a file cannot be used or others can read the
-    key.
+    ``ca`` None: the authorities of the system. ``crl``: as for ``server_context``. Raises ConfigError when a file
+    cannot be used or others can read the key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _profile(context)
@@ -73,6 +75,8 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None, passwor
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if cert is not None:
         _load_pair(context, cert, key or cert, password)
+    if crl is not None:
+        _look_up(context, crl)
     return context
 
 
@@ -94,7 +98,7 @@ def _load_pair(context: ssl.SSLContext, cert: Path, key: Path, password: bytes |
 
 
 def _look_up(context: ssl.SSLContext, crl: Path) -> None:
-    """Only the client's own certificate is looked up; for those above it the root would need a list too."""
+    """Only the other side's own certificate is looked up; for those above it the root would need a list too."""
     before = context.cert_store_stats()
     _use("crl", lambda: context.load_verify_locations(cafile=str(crl)))
     found = context.cert_store_stats()

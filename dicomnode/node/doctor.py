@@ -16,6 +16,7 @@ from dicomnode.errors import DicomNodeError
 from dicomnode.node.build import Blueprint
 from dicomnode.node.peer_checks import check_peer
 from dicomnode.node.tls_checks import check_secrets_and_tls
+from dicomnode.sandbox import Walls, walls
 from dicomnode.store.schema import MEND, check_restored, check_schema, check_triggers
 from dicomnode.store.snapshot import damage
 
@@ -28,6 +29,7 @@ _MEND = {
     "checkpoints": "make a key with dicomnode audit key FILE, or correct its path or mode",
     "detectors": "correct this line (dicomnode detectors list names the detectors) or install the plugin",
     "models": "correct this line (dicomnode models list names the models) or add the model to node.model_dir",
+    "reader": "the node cannot start processes of its own: look at the limits of its service or container",
     "accelerator": 'repair the driver, or set node.accelerator to "auto" or "cpu"',
 }
 """How to mend what stops a whole check."""
@@ -53,6 +55,7 @@ def diagnose(blueprint: Blueprint) -> Iterable[Diagnosis]:
         _detectors,
         _models,
         _accelerator,
+        _reader,
         _tls,
         _deid,
         _ports,
@@ -143,6 +146,20 @@ def _accelerator(blueprint: Blueprint) -> Iterable[Diagnosis]:
     from dicomnode.detect.warm import accelerator_for
 
     yield Diagnosis("accelerator", "ok", accelerator_for(blueprint.config.node.accelerator))
+
+
+def _reader(blueprint: Blueprint) -> Iterable[Diagnosis]:
+    del blueprint
+    yield told_of_walls(walls())
+
+
+def told_of_walls(found: Walls) -> Diagnosis:
+    """What keeps those who read received files from everything else."""
+    missing = [name for name, stands in (("seccomp", found.seccomp), ("Landlock", found.landlock)) if not stands]
+    if not missing:
+        return Diagnosis("reader", "ok", "confined by seccomp and Landlock, and in memory, time and descriptors")
+    mend = "run it on Linux 5.13 or newer with Landlock among its security modules, on x86-64 or aarch64"
+    return Diagnosis("reader", "warning", f"not confined by {' nor '.join(missing)}, only by the other limits", mend)
 
 
 def _tls(blueprint: Blueprint) -> Iterable[Diagnosis]:

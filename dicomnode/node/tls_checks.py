@@ -46,6 +46,11 @@ def check_secrets_and_tls(config: Config) -> Iterator[TlsCheck]:
             for setting, path in (("ca", peer.tls.ca), ("cert", peer.tls.cert)):
                 if path is not None:
                     yield from _dates(f"peer {peer.name}: tls.{setting}", path)
+            if peer.tls.crl is not None:
+                yield from _lists(f"peer {peer.name}: tls.crl", peer.tls.crl)
+    syslog = config.audit.syslog
+    if syslog is not None and syslog.tls.crl is not None:
+        yield from _lists("audit.syslog.tls.crl", syslog.tls.crl)
 
 
 def _secrets(config: Config) -> Iterator[TlsCheck]:
@@ -90,26 +95,26 @@ def _receive(tls: ReceiveTls) -> Iterator[TlsCheck]:
     if tls.ca is not None:
         yield from _dates("receive.tls.ca", tls.ca)
     if tls.crl is not None:
-        yield from _lists(tls.crl)
+        yield from _lists("receive.tls.crl", tls.crl)
 
 
-def _lists(crl: Path) -> Iterator[TlsCheck]:
-    """A list that is over shuts out every client of its authority."""
+def _lists(check: str, crl: Path) -> Iterator[TlsCheck]:
+    """A list that is over shuts out everybody of its authority."""
     fetch = "fetch the authority's new list, as a scheduled task does; it is taken up without a restart"
     try:
         found = read_revocation_lists(crl)
     except ConfigError as error:
-        yield TlsCheck("receive.tls.crl", "fault", str(error), fetch)
+        yield TlsCheck(check, "fault", str(error), fetch)
         return
     for one in found:
         if one.next_update is None:
-            yield TlsCheck("receive.tls.crl", "ok", f"list of {one.issuer}, without an end")
+            yield TlsCheck(check, "ok", f"list of {one.issuer}, without an end")
             continue
         end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.next_update))
         days = (one.next_update - time.time()) / DAY_S
         level: Literal["ok", "warning", "fault"] = "fault" if days < 0 else "warning" if days < WARN_LIST_DAYS else "ok"
         said = f"list of {one.issuer}, {'over since' if days < 0 else 'until'} {end} UTC"
-        yield TlsCheck("receive.tls.crl", level, said, "" if level == "ok" else fetch)
+        yield TlsCheck(check, level, said, "" if level == "ok" else fetch)
 
 
 def _dates(check: str, path: Path) -> Iterator[TlsCheck]:

@@ -4,5 +4,6 @@ from dicomnode.sandbox.limits import SandboxLimits
 from dicomnode.sandbox.pool import Sandbox
 from dicomnode.sandbox.process import Answer
 from dicomnode.sandbox.room import Room
+from dicomnode.sandbox.walls import Walls, walls
 
-__all__ = ["Answer", "Room", "Sandbox", "SandboxLimits"]
+__all__ = ["Answer", "Room", "Sandbox", "SandboxLimits", "Walls", "walls"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from dicomnode.sandbox.limits import SandboxLimits
 from dicomnode.sandbox.process import Answer, SandboxProcess
+from dicomnode.sandbox.spare import Spare
 
 
 class Sandbox:
@@ -22,6 +23,7 @@ class Sandbox:
 
     def __init__(self, functions: Sequence[str], limits: SandboxLimits, children: int = 1) -> None:
         self._functions, self.limits = tuple(functions), limits
+        self._spare = Spare()
         self._starter = ThreadPoolExecutor(1, "sandbox")
         self._places: queue.LifoQueue[SandboxProcess | None] = queue.LifoQueue()
         for _ in range(children):
@@ -50,6 +52,10 @@ class Sandbox:
         finally:
             self._places.put(child)
 
+    def prepare(self, size: int) -> None:
+        """Make a block of ``size`` bytes for a call to come, while nobody waits for it (``Spare``); returns at once."""
+        self._spare.prepare(size)
+
     def close(self) -> None:
         """End all children that are idle; nothing can be called any more."""
         for child in [self._places.get() for _ in range(self._places.qsize())]:
@@ -57,6 +63,7 @@ class Sandbox:
                 child.end()
             self._places.put(None)
         self._starter.shutdown()
+        self._spare.drop()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -70,4 +77,4 @@ class Sandbox:
             return child
         if child is not None:
             child.end()
-        return self._starter.submit(SandboxProcess, self._functions, self.limits).result()
+        return self._starter.submit(SandboxProcess, self._functions, self.limits, self._spare).result()

@@ -19,6 +19,7 @@ from typing import Any
 from dicomnode.errors import Permanent, Transient
 from dicomnode.sandbox.lent import lent_memory
 from dicomnode.sandbox.limits import SandboxLimits
+from dicomnode.sandbox.spare import Spare
 from dicomnode.sandbox.wire import PLACE, Garbled, Kind, Late, receive, receive_head, receive_into, receive_rest, send
 
 _START_S, _END_S, _MIB = 120.0, 5.0, 1 << 20
@@ -43,12 +44,12 @@ class Answer:
 class SandboxProcess:
     """A child that has the named functions ("module:name") imported and is bound to ``limits``.
 
-    Must be made in a thread that lives as long as the child: the kernel ends a child with the thread that started it.
-    Raises Transient when no process can be started.
+    What it writes goes to memory of ``spare`` where there is some. Must be made in a thread that lives as long as the
+    child: the kernel ends a child with the thread that started it. Raises Transient when no process can be started.
     """
 
-    def __init__(self, functions: Sequence[str], limits: SandboxLimits) -> None:
-        self._limits = limits
+    def __init__(self, functions: Sequence[str], limits: SandboxLimits, spare: Spare) -> None:
+        self._limits, self._spare = limits, spare
         self._link, theirs = socket.socketpair()
         self._ready = False
         self.calls = 0
@@ -138,7 +139,7 @@ class SandboxProcess:
             self.end()
             raise Permanent(f"the images need more than {self._limits.shared_bytes // _MIB} MiB of memory")
         try:
-            return lent_memory(int(wanted))
+            return self._spare.take(int(wanted)) or lent_memory(int(wanted))
         except OSError as error:
             self.end()
             raise Transient(f"no memory for the images: {type(error).__name__}") from error

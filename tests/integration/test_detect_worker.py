@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
-import weakref
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,14 +13,15 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from sqlalchemy import select, update
 
 from dicomnode.audit import verify
+from dicomnode.detect.reader import Reader
 from dicomnode.detectors.contract import DetectionResult, Volume
 from dicomnode.errors import Permanent
 from dicomnode.report.build import BUILDERS
 from dicomnode.sandbox import process
-from dicomnode.sandbox.lent import lent_memory
 from dicomnode.store.spool import digest
 from dicomnode.store.tables import AssignmentRow, AuditRow, DeliveryRow, DerivedRow, InstanceRow, JobRow, SeriesRow
 from tests.integration.detect_fixtures import MODEL, Bench, complete_series, finding_result
+from tests.lent_blocks import blocks_of
 
 
 @pytest.fixture
@@ -185,16 +184,26 @@ def test_r20_the_memory_that_the_reader_lends_is_given_back_after_every_series(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R20: no analysis leaves pixels mapped once its result is there."""
-    lent: list[weakref.ref[mmap.mmap]] = []
-
-    def told(size: int) -> mmap.mmap:
-        memory = lent_memory(size)
-        lent.append(weakref.ref(memory))
-        return memory
-
-    monkeypatch.setattr(process, "lent_memory", told)
+    lent = blocks_of(process, monkeypatch)
     complete_series(bench.store, bench.spool)
     bench.worker(finding_result).step()
     assert bench.rows(AssignmentRow)[0].outcome == "findings"
     assert len(lent) == 2
     assert [memory() for memory in lent] == [None, None]
+
+
+def test_memory_for_the_next_series_is_made_when_the_result_is_there(bench: Bench) -> None:
+    """Issue part 4: nobody waits for it, and it takes nothing from the analysis that goes on."""
+    states: list[list[str]] = []
+
+    class Told(Reader):
+        def prepare(self) -> None:
+            states.append([job.state for job in bench.rows(JobRow) if job.kind == "detect"])
+            super().prepare()
+
+    complete_series(bench.store, bench.spool)
+    with Told() as told:
+        worker = bench.worker(finding_result, told)
+        assert worker.step()
+        assert not worker.step()
+    assert states == [["done"]]

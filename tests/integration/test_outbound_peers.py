@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,48 @@ def test_a_find_over_tls_goes_by_the_same_profile(authority: Authority, pacs_pai
         while not caught and time.monotonic() < until:
             time.sleep(0.01)
     assert len(caught) == 1
+
+
+LISTS = {
+    "clean": (lambda own, _: own.authority.revoke(file="clean"), ""),
+    "revoked": (lambda own, _: own.authority.revoke(own.pair, file="gone"), "revoked"),
+    "over": (lambda own, _: own.authority.revoke(days=(-8, -1 / 24), file="over"), "CRL has expired"),
+    "foreign": (lambda _, folder: Authority(folder, "Foreign Authority").revoke(), "unable to get certificate CRL"),
+}
+
+
+@dataclass(frozen=True)
+class Own:
+    """The archive's certificate and its authority."""
+
+    authority: Authority
+    pair: Pair
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_revoked_archive_gets_nothing(tmp_path: Path, authority: Authority, pacs_pair: Pair, name: str) -> None:
+    """S4, S22: the certificate of a peer is looked up on its authority's list, for DIMSE and for STOW-RS."""
+    make, reason = LISTS[name]
+    files = {"ca": authority.ca, "crl": make(Own(authority, pacs_pair), tmp_path)}
+    with FakePacs(tls=server_side(pacs_pair)) as pacs:
+        answer = echo(pacs.peer(tls=files), "NODE", PATIENT)
+    assert (answer.ok, reason in answer.reason) == (not reason, True)
+    with StowServer(tls=server_side(pacs_pair)) as server:
+        if not reason:
+            assert get(server.peer(tls=files), "/studies?limit=1", PATIENT).status == 200
+            return
+        with pytest.raises(Transient, match=reason):
+            get(server.peer(tls=files), "/studies?limit=1", PATIENT)
+
+
+def test_a_new_list_counts_for_the_next_connection(tmp_path: Path) -> None:
+    """S4: what is revoked while the node runs gets nothing any more; a list that is none is told."""
+    authority = Authority(tmp_path)
+    pair, crl = authority.issue("pacs", ip=["127.0.0.1"]), authority.revoke()
+    with FakePacs(tls=server_side(pair)) as pacs:
+        peer = pacs.peer(tls={"ca": authority.ca, "crl": crl})
+        assert echo(peer, "NODE", PATIENT).ok
+        assert authority.revoke(pair) == crl
+        assert "revoked" in echo(peer, "NODE", PATIENT).reason
+        crl.write_bytes(authority.ca.read_bytes())
+        assert "cannot be used: crl: " in echo(peer, "NODE", PATIENT).reason

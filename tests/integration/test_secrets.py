@@ -71,6 +71,7 @@ stow = "https://127.0.0.1:1/"
 token_file = "{self.folder / "token"}"
 [peer.tls]
 ca = "{self.authority.ca}"
+{f'crl = "{self.crl}"' if self.crl else ""}
 cert = "{self.stow.cert}"
 key = "{self.stow.key}"
 key_password_file = "{self.folder / "stow-password"}"
@@ -241,6 +242,7 @@ def test_doctor_tells_when_a_revocation_list_is_over(
     (whole, one) = found(secrets, "receive.tls.crl")
     assert whole[0] == "ok"
     assert (one[0], said in one[1], "CN=Test Authority" in one[1]) == (level, True, True)
+    assert found(secrets, "peer web: tls.crl") == [whole, one]
     secrets.crl.write_bytes(secrets.authority.ca.read_bytes())
     assert [level for level, _ in found(secrets, "receive.tls")] == ["fault"]
 

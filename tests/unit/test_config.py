@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dicomnode.config import Condition, Config, FolderPeer, Peer, StowPeer, load_config, parse_config
+from dicomnode.config import Condition, Config, FolderPeer, Peer, StowPeer, load_config, loading, parse_config
 from dicomnode.config.results import NEEDS, PROFILES, SEND_ORDER, fallback, stand_ins
 from dicomnode.errors import ConfigError
 from dicomnode.store.engine import Store
@@ -127,6 +127,17 @@ def test_a_fault_is_reported_once_even_where_several_types_were_possible() -> No
 def test_text_over_several_lines_is_not_taken_for_tables() -> None:
     text = '[results]\nbanner = """RESEARCH\n[node]\nport = 1"""\n\n[node]\nport = 0.5\n'
     assert fault_of(text).startswith("x.toml, line 7: node.port")
+
+
+def test_a_file_full_of_faults_is_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration of a quarter of a megabyte with hundreds of faults is refused at once, not in ten seconds."""
+    passes, number = [], loading._line_numbers
+    monkeypatch.setattr(loading, "_line_numbers", lambda text: (passes.append(1), number(text))[1])
+    text = "".join(f"key_{index} = 1\n" for index in range(500))
+    with pytest.raises(ConfigError) as fault:
+        parse_config(text)
+    assert "line 500: key_499: unknown key" in str(fault.value)
+    assert len(passes) == 1
 
 
 def test_dotted_keys_have_their_own_lines() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.sandbox import Sandbox, SandboxLimits, system_calls
+from dicomnode.node.doctor import told_of_walls
+from dicomnode.sandbox import Sandbox, SandboxLimits, Walls, system_calls, walls
+from dicomnode.sandbox.walls import look
 
 MODULE = "tests.unit.sandbox_escapes"
 LANDLOCK_SINCE = {"environment of another", "memory of another"}
@@ -63,3 +65,29 @@ def test_a_machine_that_is_not_known_stays_as_it_is(monkeypatch: pytest.MonkeyPa
     """S11: no filter of another machine's numbers is put on; the other limits hold there."""
     monkeypatch.setattr(system_calls, "_MACHINES", {})
     assert system_calls.refuse_system_calls() is False
+
+
+def test_a_child_tells_which_walls_stand_around_it() -> None:
+    """S11: what the kernel has holds, and where it has less, somebody is told."""
+    assert walls() == Walls(has_seccomp(), has_landlock())
+
+
+def test_a_child_without_walls_says_so() -> None:
+    """S11: the look from inside finds an open door: this process has none of the walls."""
+    assert look(None, None) == {"seccomp": False, "landlock": False}
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "missing"),
+    [
+        (Walls(seccomp=True, landlock=True), "ok", ""),
+        (Walls(seccomp=False, landlock=True), "warning", "not confined by seccomp,"),
+        (Walls(seccomp=True, landlock=False), "warning", "not confined by Landlock,"),
+        (Walls(seccomp=False, landlock=False), "warning", "not confined by seccomp nor Landlock,"),
+    ],
+)
+def test_an_operator_is_told_of_a_missing_wall(found: Walls, level: str, missing: str) -> None:
+    """S11: a kernel without them is a warning of ``doctor``, with what to do."""
+    told = told_of_walls(found)
+    assert (told.check, told.level, bool(told.mend)) == ("reader", level, level == "warning")
+    assert missing in told.found
