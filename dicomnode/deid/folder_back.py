@@ -17,7 +17,7 @@ from dicomnode.deid.files import place, written
 from dicomnode.deid.part10 import parse_part10
 from dicomnode.deid.refusal import Quarantined, Reason
 from dicomnode.deid.reidentify import Reidentifier, Sources
-from dicomnode.deid.returning import Returned, give_back, reader_of
+from dicomnode.deid.returning import Returned, Returner, reader_of
 from dicomnode.deid.vault import Vault
 from dicomnode.dicom.header import read_header
 from dicomnode.dicom.header_source import MalformedHeader
@@ -74,20 +74,20 @@ def give_back_folder(
     inside, outside = source.resolve(), target.resolve()
     if outside.is_relative_to(inside) or inside.is_relative_to(outside):
         raise ConfigError("source and target lie in each other")
-    account, reidentifier = Account(), Reidentifier(vault, sources)
+    account = Account()
     tell = reader_of(vault, store, {**facts, "purpose": "results were given back by hand"})
-    for path in files_below(source):
-        try:
-            returned = give_back(reidentifier, _content(path), tell)
-            _write(returned, target)
-        except Quarantined as refusal:
-            account.held.append((str(path.relative_to(source)), str(refusal)))
-            _record(store, Event.QUARANTINE, {**facts, "reason": str(refusal)})
-            continue
-        result = returned.result
-        whose = {"PatientID": result.PatientID, "StudyInstanceUID": result.StudyInstanceUID}
-        _record(store, Event.RE_IDENTIFICATION, {**facts, **whose, "instances": [returned.line]})
-        account.done += 1
+    with Returner(Reidentifier(vault, sources)) as returner:
+        for path in files_below(source):
+            try:
+                returned = returner.give_back(path, tell)
+                _write(returned, target)
+            except Quarantined as refusal:
+                account.held.append((str(path.relative_to(source)), str(refusal)))
+                _record(store, Event.QUARANTINE, {**facts, "reason": str(refusal)})
+                continue
+            whose = {"PatientID": returned.PatientID, "StudyInstanceUID": returned.StudyInstanceUID}
+            _record(store, Event.RE_IDENTIFICATION, {**facts, **whose, "instances": [returned.line]})
+            account.done += 1
     return account
 
 
@@ -98,18 +98,10 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (path for name in sorted(names) if (path := Path(root, name)).is_file() and not path.is_symlink())
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Transient(f"a result cannot be read: error {error.errno}") from error
-
-
 def _write(returned: Returned, target: Path) -> None:
-    dataset = returned.result.dataset
     try:
-        names = [require_uid(str(dataset.get(keyword, ""))) for keyword in ("SeriesInstanceUID", "SOPInstanceUID")]
-        study = require_uid(returned.result.StudyInstanceUID)
+        names = [require_uid(uid) for uid in (returned.SeriesInstanceUID, returned.SOPInstanceUID)]
+        study = require_uid(returned.StudyInstanceUID)
     except ValueError:
         raise Quarantined(Reason.MALFORMED, "a UID is none") from None
     try:

@@ -32,45 +32,51 @@ _UNICODE = "ISO_IR 192"
 
 
 @dataclass(frozen=True, slots=True)
-class Reidentified:
-    """``dataset``: the result under the patient's own identity.
+class Asked:
+    """What a result says of itself, pseudonyms all of it. ``names``: what the vault is asked for."""
 
-    ``translated``: how many UIDs were put back; ``originals``: those that they stand for.
-    """
-
-    dataset: Dataset
     StudyInstanceUID: str
     PatientID: str
-    translated: int
+    SOPInstanceUID: str
+    names: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Whose a result is. ``found``: of the vault; ``identity``: what it gets of its patient and Study.
+
+    ``originals``: the UIDs that those in the result stand for.
+    """
+
+    StudyInstanceUID: str
+    PatientID: str
+    found: Found
+    identity: Dataset
     originals: frozenset[str]
 
 
 class Reidentifier:
-    """Turns results back. ``sources``: where the patient's identity is copied from, never from the vault."""
+    """Knows whose results are. ``sources``: where the patient's identity is copied from, never from the vault."""
 
     def __init__(self, vault: Vault, sources: Sources) -> None:
         self._vault, self._sources = vault, sources
 
-    def apply(self, result: Dataset, tell: Callable[[Sequence[int]], None]) -> Reidentified:
-        """A new data set; ``result`` stays as it is. ``tell`` hears which rows of the vault will be read.
+    def identify(self, asked: Asked, tell: Callable[[Sequence[int]], None]) -> Identified:
+        """Whose the result is that was read. ``tell`` hears which rows of the vault will be read.
 
-        Raises Quarantined when the Study or the patient is unknown, both do not belong together, nothing of the Study
-        is stored any more, or the object is one that we sent. Raises Permanent when the vault was tampered with.
+        Raises Quarantined when the Study or the patient is unknown, both do not belong together, another known patient
+        is named anywhere, nothing of the Study is stored any more, or the object is one that we sent. Raises Permanent
+        when the vault was tampered with.
         """
-        study, patient = str(result.get("StudyInstanceUID", "")), str(result.get("PatientID", "") or "").strip()
-        found = self._vault.find(_asked(result, study, patient), tell)
-        known = _known(found, study, patient)
-        if ("uid", str(result.get("SOPInstanceUID", ""))) in found:
+        found = self._vault.find(asked.names, tell)
+        known = _known(found, asked.StudyInstanceUID, asked.PatientID)
+        if any(kind == "patient" and name != asked.PatientID for kind, name in found):
+            raise Quarantined(Reason.UNKNOWN_PSEUDONYM, "it names another patient too")
+        if ("uid", asked.SOPInstanceUID) in found:
             raise Quarantined(Reason.OWN_INSTANCE, "it has the UID of an object that was sent")
-        source = self._source(str(known["StudyInstanceUID"]), str(known["PatientID"]))
-        dataset = _unicode(result)
-        translated = _translate(dataset, found, study)
-        _put_identity(dataset, _unicode(source))
-        for keyword in MARKS:
-            if keyword in dataset:
-                delattr(dataset, keyword)
+        study, patient = str(known["StudyInstanceUID"]), str(known["PatientID"])
         originals = frozenset(str(content["value"]) for (kind, _), content in found.items() if kind == "uid")
-        return Reidentified(dataset, str(known["StudyInstanceUID"]), str(known["PatientID"]), translated, originals)
+        return Identified(study, patient, found, _identity(self._source(study, patient)), originals)
 
     def _source(self, study: str, patient: str) -> Dataset:
         source = self._sources(study)
@@ -80,6 +86,31 @@ class Reidentifier:
         if stored != (study, patient):
             raise Quarantined(Reason.NO_SOURCE, "the stored Study has another patient than when it was sent")
         return source
+
+
+def asked_of(result: Dataset) -> Asked:
+    """What has to be known of ``result`` to find out whose it is."""
+    study, patient = str(result.get("StudyInstanceUID", "")), str(result.get("PatientID", "") or "").strip()
+    names = tuple(dict.fromkeys(_names_in(result, study, patient)))
+    return Asked(study, patient, str(result.get("SOPInstanceUID", "")), names)
+
+
+def put_back(result: Dataset, found: Found, study: str, identity: Dataset) -> tuple[Dataset, int]:
+    """``result`` under its patient's identity, as a new data set, and how many UIDs were put back.
+
+    ``study``: its Study Instance UID as it came.
+    """
+    dataset = _unicode(result)
+    translated = _translate(dataset, found, study)
+    for keyword in (*PATIENT, *STUDY):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+        if keyword in identity:
+            dataset.add(identity[keyword])
+    for keyword in MARKS:
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    return dataset, translated
 
 
 def _known(found: Found, study: str, patient: str) -> dict[str, Any]:
@@ -92,7 +123,7 @@ def _known(found: Found, study: str, patient: str) -> dict[str, Any]:
     return known
 
 
-def _asked(result: Dataset, study: str, patient: str) -> Iterator[Name]:
+def _names_in(result: Dataset, study: str, patient: str) -> Iterator[Name]:
     """What could be a pseudonym in ``result``, at any depth."""
     yield "study", study
     yield "patient", patient
@@ -147,13 +178,14 @@ def _dated(found: Found, study: str, value: str) -> str:
     return value.replace(day, _original(found, ("date", f"{study}/{day}"), day), 1) if day else value
 
 
-def _put_identity(dataset: Dataset, source: Dataset) -> None:
-    """Patient and General Study are the source's, present and absent alike."""
+def _identity(source: Dataset) -> Dataset:
+    """Patient and General Study of the source, present and absent alike."""
+    readable, identity = _unicode(source), Dataset()
+    identity.SpecificCharacterSet = _UNICODE
     for keyword in (*PATIENT, *STUDY):
-        if keyword in dataset:
-            delattr(dataset, keyword)
-        if keyword in source:
-            dataset.add(source[keyword])
+        if keyword in readable:
+            identity.add(readable[keyword])
+    return identity
 
 
 def _unicode(dataset: Dataset) -> Dataset:

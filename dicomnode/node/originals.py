@@ -6,8 +6,9 @@ from pydicom import Dataset
 from sqlalchemy import select
 
 from dicomnode.detect.reader import Reader
-from dicomnode.detect.volume_terms import NotAnalysable, SourceFile
+from dicomnode.detect.volume_terms import SourceFile
 from dicomnode.dicom.references import InstanceReference
+from dicomnode.errors import Permanent
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from dicomnode.store.tables import InstanceRow, SeriesRow, StudyRow
@@ -35,5 +36,5 @@ class SpoolOriginals:
         reference = InstanceReference(study, row.SeriesInstanceUID, row.SOPClassUID, row.SOPInstanceUID)
         try:
             return self._reader.first_header([SourceFile(reference, self._spool.absolute(row.path))])[1]
-        except NotAnalysable:
+        except Permanent:  # NotAnalysable, or a limit of the child
             return None

@@ -12,6 +12,7 @@ from dicomnode.audit import append
 from dicomnode.audit.events import Event
 from dicomnode.config import Config
 from dicomnode.deid.errands import REMOTE_JOB
+from dicomnode.deliver.outbox import KIND as DELIVERY
 from dicomnode.deliver.outbox import deliveries
 from dicomnode.detect.outcome import write_failure
 from dicomnode.detectors.contract import Outcome
@@ -73,7 +74,7 @@ def record_dead(session: Session, spool: Spool, config: Config, dead: Iterable[J
         if job.kind == "detect":
             write_failure(session, spool, config, job, reason, now)
             continue
-        if job.kind == "deliver":
+        if job.kind == DELIVERY:
             _fail_deliveries(session, job)
         if job.kind == REMOTE_JOB:
             end(session, config, job, Outcome.FAILED, reason, now)

@@ -15,7 +15,7 @@ from dicomnode.config import Config
 from dicomnode.deid.errands import REMOTE_JOB
 from dicomnode.deid.refusal import Quarantined, Reason
 from dicomnode.deid.reidentify import Reidentifier
-from dicomnode.deid.returning import Returned, give_back, reader_of
+from dicomnode.deid.returning import Returned, Returner, reader_of
 from dicomnode.deid.vault import Vault
 from dicomnode.deliver.leaving import Image, images_of
 from dicomnode.deliver.ledger import subject
@@ -23,9 +23,10 @@ from dicomnode.detect.case import read_case
 from dicomnode.detect.outcome import StoredObject, enqueue_delivery, outputs, replace_derived
 from dicomnode.detect.reader import Reader
 from dicomnode.detectors.contract import Outcome
-from dicomnode.errors import Permanent, Transient
+from dicomnode.errors import Permanent
 from dicomnode.jobs import Heartbeat, Job, finish, hold, wake
 from dicomnode.node.originals import SpoolOriginals
+from dicomnode.sandbox import SandboxLimits
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool, digest
 from dicomnode.store.tables import AssignmentRow, DerivedRow, SeriesRow, StudyRow
@@ -42,20 +43,22 @@ class ReturnErrand:
         self, config: Config, store: Store, spool: Spool, vault: Vault, reader: Reader, clock: Callable[[], float]
     ) -> None:
         self._config, self._store, self._spool, self._vault = config, store, spool, vault
-        self._originals, self._clock = SpoolOriginals(store, spool, reader), clock
+        memory_bytes = config.detect.reader_memory_mb << 20
+        limits = SandboxLimits(memory_bytes, config.detect.reader_cpu_s, config.detect.reader_wall_s)
+        self._returner = Returner(Reidentifier(vault, SpoolOriginals(store, spool, reader)), limits)
+        self._clock = clock
 
     def do(self, job: Job, heart: Heartbeat) -> None:  # noqa: ARG002
         """See ``Errand``. What is held back stays in the spool as it came, and the job becomes a dead letter."""
         peer = str(job.payload["peer"])
         with self._store.read() as session:
             images = images_of(session, self._spool, int(job.payload["series_id"]))
-        reidentifier = Reidentifier(self._vault, self._originals)
         tell = reader_of(self._vault, self._store, {"peer": peer, "job": job.id, "purpose": "a result came back"})
         found: dict[int, list[Returned]] = {}
         held: list[tuple[Image, str]] = []
         for image in images:
             try:
-                returned = give_back(reidentifier, _read(image), tell)
+                returned = self._returner.give_back(image.path, tell)
                 found.setdefault(self._asked_by(peer, returned), []).append(returned)
             except Quarantined as refusal:
                 held.append((image, str(refusal)))
@@ -77,14 +80,14 @@ class ReturnErrand:
             select(AssignmentRow.id, SeriesRow.SeriesInstanceUID, AssignmentRow.outcome)
             .join(SeriesRow, SeriesRow.id == AssignmentRow.series_id)
             .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-            .where(StudyRow.StudyInstanceUID == returned.result.StudyInstanceUID, AssignmentRow.route.in_(names))
+            .where(StudyRow.StudyInstanceUID == returned.StudyInstanceUID, AssignmentRow.route.in_(names))
             .order_by(AssignmentRow.id.desc())
         )
         with self._store.read() as session:
             rows = session.execute(query).all()
         if not rows:
             raise Quarantined(Reason.UNKNOWN_PSEUDONYM, f"{peer} was never asked about its Study")
-        spoken_of = [row for row in rows if row.SeriesInstanceUID in returned.result.originals]
+        spoken_of = [row for row in rows if row.SeriesInstanceUID in returned.originals]
         pending = [row for row in rows if row.outcome is None]
         return int((spoken_of or pending or rows)[0].id)
 
@@ -124,18 +127,15 @@ class ReturnErrand:
 
     def _stored(self, returned: Returned) -> StoredObject:
         """Durable in the spool. Raises Transient when the disk fails."""
-        dataset = returned.result.dataset
-        uid = str(dataset.SOPInstanceUID)
-        number = dataset.get("SeriesNumber")
         return StoredObject(
-            kind_of(str(dataset.SOPClassUID)),
-            uid,
-            str(dataset.SOPClassUID),
-            str(dataset.get("SeriesInstanceUID", "")),
-            None if number is None else int(number),
+            kind_of(returned.SOPClassUID),
+            returned.SOPInstanceUID,
+            returned.SOPClassUID,
+            returned.SeriesInstanceUID,
+            returned.SeriesNumber,
             returned.after,
             len(returned.content),
-            self._spool.store((returned.content,), "derived", digest(uid.encode())[:40] + ".dcm"),
+            self._spool.store((returned.content,), "derived", digest(returned.SOPInstanceUID.encode())[:40] + ".dcm"),
         )
 
     def _provenance(self, session: Session, assignment_id: int, objects: Sequence[StoredObject], now: float) -> None:
@@ -149,7 +149,7 @@ class ReturnErrand:
 
 
 def _new(session: Session, returned: Sequence[Returned]) -> list[Returned]:
-    uids = {str(one.result.dataset.SOPInstanceUID): one for one in returned}
+    uids = {one.SOPInstanceUID: one for one in returned}
     known = set(session.scalars(select(DerivedRow.SOPInstanceUID).where(DerivedRow.SOPInstanceUID.in_(uids))))
     return [one for uid, one in uids.items() if uid not in known]
 
@@ -160,10 +160,3 @@ def kind_of(sop_class: str) -> str:
     if suffix in _KINDS:
         return _KINDS[suffix]
     return "sr" if suffix.startswith(_DOCUMENTS) else "sc"
-
-
-def _read(image: Image) -> bytes:
-    try:
-        return image.path.read_bytes()
-    except OSError as error:
-        raise Transient(f"spool: disk error {error.errno}") from error

@@ -11,6 +11,7 @@ from dicomnode.deid.errands import EXPORT_JOB, REMOTE_JOB
 from dicomnode.deliver.commit_ledger import job_subject
 from dicomnode.deliver.leaving import subject_of_series
 from dicomnode.deliver.ledger import subject
+from dicomnode.deliver.outbox import KIND as DELIVERY
 from dicomnode.detect.status_job import STATUS_JOB
 from dicomnode.detectors.contract import Outcome
 from dicomnode.jobs import Job
@@ -27,6 +28,8 @@ def subject_of(session: Session, job: Job, reason: str, now: float) -> dict[str,
         return job_subject(session, job.payload)
     if job.kind == EXPORT_JOB:
         return {**subject_of_series(session, int(job.payload["series_id"])), "peer": job.payload["destination"]}
+    if job.kind == DELIVERY:
+        return {**subject(session, int(job.payload["assignment_id"])), "peer": job.payload["destination"]}
     return subject(session, int(job.payload["assignment_id"])) if job.kind in (STATUS_JOB, REMOTE_JOB) else {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dicomnode.deid.leaving import recorder
 from dicomnode.deid.profile import Profile
 from dicomnode.deid.pseudonyms import Pseudonyms
 from dicomnode.deid.refusal import Quarantined, Reason
-from dicomnode.deid.reidentify import Reidentified, Reidentifier
+from dicomnode.deid.reidentify import Reidentifier, asked_of, put_back
 from dicomnode.deid.vault import Vault
 from dicomnode.errors import Permanent
 
@@ -103,8 +104,19 @@ def _ignore(rows: Sequence[int]) -> None:
     assert rows
 
 
-def _back(vault: Vault, result: Dataset, source: Dataset | None = None) -> Reidentified:
-    return Reidentifier(vault, lambda study: (source or _source()) if study == STUDY else None).apply(result, _ignore)
+@dataclass
+class Back:
+    """A result that was given back."""
+
+    dataset: Dataset
+    translated: int
+
+
+def _back(vault: Vault, result: Dataset, source: Dataset | None = None) -> Back:
+    asked = asked_of(result)
+    reidentifier = Reidentifier(vault, lambda study: (source or _source()) if study == STUDY else None)
+    identified = reidentifier.identify(asked, _ignore)
+    return Back(*put_back(result, identified.found, asked.StudyInstanceUID, identified.identity))
 
 
 def test_patient_is_there_again(vault: Vault, sent: list[Dataset]) -> None:
@@ -238,7 +250,7 @@ def test_stored_study_has_another_patient(vault: Vault, sent: list[Dataset]) -> 
 def test_source_is_gone(vault: Vault, sent: list[Dataset]) -> None:
     """D24: without a stored Instance of the Study there is no identity to copy, and nothing is made up."""
     with pytest.raises(Quarantined) as held:
-        Reidentifier(vault, lambda _: None).apply(_result(sent), _ignore)
+        Reidentifier(vault, lambda _: None).identify(asked_of(_result(sent)), _ignore)
     assert held.value.reason is Reason.NO_SOURCE
 
 
@@ -276,4 +288,18 @@ def test_read_rows_are_told_first(vault: Vault, sent: list[Dataset]) -> None:
         raise Permanent("the audit log is not writable")
 
     with pytest.raises(Permanent, match="audit log"):
-        Reidentifier(vault, lambda _: _source()).apply(_result(sent), refuses)
+        Reidentifier(vault, lambda _: _source()).identify(asked_of(_result(sent)), refuses)
+
+
+def test_another_patient_inside_is_a_mix_up(vault: Vault, sent: list[Dataset], tmp_path: Path) -> None:
+    """D24: a result that names a second known patient at any depth is held back: nobody's identity lands in his."""
+    other = _source()
+    other.PatientID, other.StudyInstanceUID, other.SOPInstanceUID = "4712", "1.2.826.0.1.11", "1.2.826.0.1.49"
+    item = Dataset()
+    item.PatientID = _sent(other, tmp_path, vault).PatientID
+    result = _result(sent)
+    result.ContentSequence[0].ReferencedPatientSequence = [item]
+    with pytest.raises(Quarantined, match="another patient too"):
+        _back(vault, result)
+    item.PatientID = result.PatientID
+    assert _back(vault, result).dataset.ContentSequence[0].ReferencedPatientSequence[0].PatientID == "4711"
