@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dicomnode.config.peers import FolderPeer
-from dicomnode.deliver.sending import OutboundFile, SentStatus, failed, not_sent, stored
+from dicomnode.deliver.sending import OutboundFile, SentStatus, failed, not_sent, stored, unreadable
 from dicomnode.dicom.header import read_header
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.references import require_uid
@@ -32,6 +32,8 @@ def write_files(peer: FolderPeer, files: Sequence[OutboundFile]) -> Generator[Se
             yield failed(file, str(error))
         except Transient as error:
             yield not_sent(file, str(error))
+        except OSError as error:  # of the file itself; those of the folder are Transient
+            yield unreadable(file, error)
 
 
 def _write(folder: Path, file: OutboundFile) -> SentStatus:
@@ -62,8 +64,6 @@ def _target(folder: Path, file: OutboundFile) -> Path:
         header = read_header(file.path, {"StudyInstanceUID", "SeriesInstanceUID"})
         study, series = (require_uid(str(header[key][0])) for key in ("StudyInstanceUID", "SeriesInstanceUID"))
         return folder / study / series / f"{require_uid(file.SOPInstanceUID)}.dcm"
-    except OSError as error:
-        raise Permanent("the file cannot be read") from error
     except (MalformedHeader, KeyError, ValueError) as error:
         raise Permanent("the file names no Study, Series and Instance") from error
 

@@ -32,6 +32,7 @@ from dicomnode.dicom.pdu import (
     fragments,
 )
 from dicomnode.dicom.requestor import LentSocket
+from dicomnode.dicom.status import storage_disposition
 from dicomnode.errors import Transient
 
 BUFFER_BYTES = 256 * 1024
@@ -39,6 +40,8 @@ MAX_ANSWER_BYTES = 256 * 1024
 """Of a whole message that should be a response, which has no more than some hundred."""
 LOST_S = 5.0
 """For pynetdicom to understand that the Association has ended."""
+REFUSAL_S = 1.0
+"""For what a peer said before it took no more of a request to be read."""
 LEND_S = 20.0
 """For pynetdicom to come to the end of what it does: it may be reading a PDU that comes drop by drop."""
 _LOOK_S = 0.001
@@ -56,6 +59,10 @@ class _Ended(Transient):
 
 class _Broken(_Ended):
     """Nothing can be told any more: no connection, or a PDU that is cut off, by either side."""
+
+
+class _Cut(_Broken):
+    """The peer takes no more of the request. It may have said why before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Line:
     def store(self, shipment: Shipment, within_s: float) -> int | None:
         """Send ``shipment`` and return the status; None when there was no response: the Association has ended then.
 
+        A failure that came before the peer stopped taking the request counts, a Success for a part of it does not.
         ``within_s``: seconds for request and response. Raises NothingSent, and OSError or EOFError when the file cannot
         be read, which leaves the peer with half a message.
         """
@@ -90,9 +98,21 @@ class Line:
         try:
             self._send(connection, shipment, deadline)
             return self._answer(connection, shipment.message_id, deadline)
+        except _Cut as end:
+            status = self._refusal(connection, shipment.message_id)
+            self._lose(connection, end)
+            return status
         except _Ended as end:
             self._lose(connection, end)
             return None
+
+    def _refusal(self, connection: socket.socket, message_id: int) -> int | None:
+        """The failure that the peer told before it took no more."""
+        try:
+            status = self._answer(connection, message_id, time.monotonic() + REFUSAL_S)
+        except _Ended:
+            return None
+        return None if storage_disposition(status).accepted else status
 
     def close(self) -> None:
         """The connection is pynetdicom's again, until the next ``store``."""
@@ -189,12 +209,12 @@ class Line:
         while rest:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise _Broken
+                raise _Cut
             try:
                 connection.settimeout(min(self._stall_s, left))
                 rest = rest[connection.send(rest) :]
             except OSError as error:
-                raise _Broken from error
+                raise _Cut from error
 
     def _answer(self, connection: socket.socket, message_id: int, deadline: float) -> int:
         """The status of the response. What is no response to this request ends the Association."""

@@ -22,7 +22,7 @@ from dicomnode.config.peers import Peer
 from dicomnode.deliver.association import NothingAccepted, SendLimits, association
 from dicomnode.deliver.contexts import accepted_pairs, batches, contexts_for, is_convertible
 from dicomnode.deliver.line import Line, NothingSent, Shipment
-from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, failed, not_sent
+from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, failed, not_sent, unreadable
 from dicomnode.dicom.header import part10_offset
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.sop_classes import VERIFICATION, sop_class_name
@@ -136,8 +136,8 @@ def _send_one(
             status = _send_exact(line, exact, file, message_id, opened.dimse_timeout)
         else:
             status = _send_converted(opened, line, file, message_id)
-    except OSError:
-        return failed(file, "the file cannot be read")
+    except OSError as error:
+        return unreadable(file, error)
     except Permanent as error:
         return failed(file, str(error))
     except (NothingSent, RuntimeError):
@@ -193,6 +193,8 @@ def _whole(file: OutboundFile) -> Dataset:
     try:
         dataset = dcmread(file.path)
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without: pydicom's own word for nonsense
+            raise
         raise Permanent("the file is no readable DICOM file") from error
     if any(_is_cut(dataset.get_item(tag)) for tag in dataset.keys()):  # noqa: SIM118 - no decoding
         raise Permanent("the file is cut off")

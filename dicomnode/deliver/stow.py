@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dicomnode.config.peers import StowPeer
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.multipart import MultipartFiles
-from dicomnode.deliver.sending import OutboundFile, SentStatus, failed, not_sent
+from dicomnode.deliver.sending import OutboundFile, SentStatus, not_sent, unreadable
 from dicomnode.deliver.stow_answer import judge, told, unexplained
 from dicomnode.deliver.web import post
 from dicomnode.errors import Transient
@@ -33,8 +33,8 @@ def store_instances(
     for file in files:
         try:
             readable.append((file, file.path.stat().st_size))
-        except OSError:
-            yield failed(file, "the file cannot be read")
+        except OSError as error:
+            yield unreadable(file, error)
     yield from _store_all(peer, _batches(readable), limits)
 
 

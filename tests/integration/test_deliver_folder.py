@@ -159,3 +159,21 @@ def test_a_link_in_the_place_of_a_study_is_told_and_not_followed(share: FolderPe
     (answer,) = write(share, file)
     assert (answer.disposition, answer.reason) == (Disposition.PERMANENT, "a link has the name of its folder")
     assert list(elsewhere.rglob("*.dcm")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "disposition"),
+    [("/proc/self/mem", Disposition.TRANSIENT), ("/nowhere/at/all", Disposition.PERMANENT)],
+    ids=["disk fault", "gone"],
+)
+def test_a_result_file_that_cannot_be_read_fails_by_itself(
+    share: FolderPeer, tmp_path: Path, path: str, disposition: Disposition
+) -> None:
+    """A fault of our disk may pass, a file that is gone does not come back; the others are written."""
+    make_file(tmp_path / "a.dcm")
+    sound = read_outbound(tmp_path / "a.dcm")
+    assert isinstance(sound, OutboundFile)
+    bad = OutboundFile(Path(path), sound.SOPClassUID, "2.25.7", sound.TransferSyntaxUID)
+    answers = list(write_files(share, [bad, sound]))
+    assert [answer.disposition for answer in answers] == [disposition, Disposition.STORED]
+    assert answers[0].reason.startswith("the file cannot be read")

@@ -21,6 +21,7 @@ from dicomnode.deliver.scu import send_files
 from dicomnode.deliver.sending import OutboundFile, SentStatus
 from dicomnode.dicom.command import NO_DATA_SET, Command, decode_command, response
 from dicomnode.dicom.pdu import IS_COMMAND, IS_LAST, RELEASE_RP, Kind, MalformedPdu, abort, command_pdus, fragments
+from dicomnode.dicom.status import Disposition
 from dicomnode.receive.associate import Answered, decode_request, encode_accept
 from tests.certificates import Authority
 from tests.integration.deliver_fixtures import body_of
@@ -144,6 +145,15 @@ def big(path: Path, size: int) -> OutboundFile:
     return file
 
 
+def server_side(folder: Path) -> tuple[Authority, ssl.SSLContext]:
+    """TLS of a peer on loopback, and the authority that its certificate is from."""
+    authority = Authority(folder)
+    pair = authority.issue("pacs", ip=["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    return authority, context
+
+
 def without_haste(script: Script, files: Sequence) -> list[SentStatus]:
     """``deliver`` with a pause behind each file, in which the peer may say more."""
     answers = []
@@ -252,6 +262,33 @@ def test_an_answer_before_the_end_of_the_data_set_counts_when_all_was_sent(tmp_p
     with Script(begin) as script:
         answers = deliver(script, files)
     assert [answer.status for answer in answers] == [0xA700, 0x0000]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (0xA900, (Disposition.PERMANENT, 0xA900)),
+        (0xA700, (Disposition.TRANSIENT, 0xA700)),
+        (0, (Disposition.TRANSIENT, None)),
+    ],
+    ids=["failure", "out of resources", "success of a part"],
+)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_refusal_before_the_peer_closes_is_no_lost_association(
+    tmp_path: Path, status: int, expected: tuple[Disposition, int | None], secure: bool
+) -> None:
+    """What was refused for good is not sent for days; a Success for a part of a data set counts for nothing."""
+
+    def act(wire: Wire) -> None:
+        wire.exactly(100_000)
+        wire.answer(Command(1, 1, True, "1.2", "1.2.3", 0), status)
+
+    files = [big(tmp_path / f"{name}.dcm", 32_000_000) for name in "ab"]
+    authority, context = server_side(tmp_path)
+    with Script(act, tls=context if secure else None) as script:
+        answers = deliver(script, files, **({"tls": TlsFiles(ca=authority.ca)} if secure else {}))
+    assert (answers[0].disposition, answers[0].status) == expected
+    assert (answers[1].disposition, answers[1].tried) == (Disposition.TRANSIENT, False)
 
 
 @pytest.mark.parametrize("closes", [True, False])
@@ -410,10 +447,7 @@ def test_exact_and_converted_files_take_turns(tmp_path: Path) -> None:
 
 def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
     """One thread reads and writes the TLS state; an early answer, many records and small PDUs pass."""
-    authority = Authority(tmp_path)
-    pair = authority.issue("pacs", ip=["127.0.0.1"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.cert, pair.key)
+    authority, context = server_side(tmp_path)
     got: list[bytes] = []
 
     def act(wire: Wire) -> None:
@@ -445,10 +479,7 @@ def kinds_of(data: bytes) -> list[int]:
 def test_a_peer_that_ends_it_at_once_meets_one_writer(tmp_path: Path, rude: bytes, secure: bool) -> None:
     """S1: while the library answers a release or a fault, no data set goes between: it would go after the end, and
     two threads would use one TLS state."""
-    authority = Authority(tmp_path)
-    pair = authority.issue("pacs", ip=["127.0.0.1"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.cert, pair.key)
+    authority, context = server_side(tmp_path)
     file, heard = big(tmp_path / "a.dcm", 3_000_000), bytearray()
 
     def act(wire: Wire) -> None:

@@ -239,6 +239,18 @@ def test_a_file_that_vanished_fails_by_itself(tmp_path: Path) -> None:
     assert answers[1].disposition is Disposition.PERMANENT
 
 
+@pytest.mark.parametrize("agrees", [True, False], ids=["exact", "converted"])
+def test_a_file_that_the_disk_does_not_give_is_tried_later_and_the_others_go_on(tmp_path: Path, agrees: bool) -> None:
+    """R3: a fault of our disk is no property of the Instance. Reading the memory at address 0 ends in EIO, always."""
+    files = three(tmp_path)
+    files[1] = replace(files[1], path=Path("/proc/self/mem"), meta_agrees=agrees)
+    with FakePacs() as pacs:
+        answers = list(send_files(pacs.peer(), "NODE", files, PATIENT))
+    assert [answer.accepted for answer in answers] == [True, False, True]
+    assert (answers[1].disposition, answers[1].lost) == (Disposition.TRANSIENT, False)
+    assert answers[1].reason == "the file cannot be read: disk error 5"
+
+
 def test_a_file_that_is_cut_off_is_not_converted_into_a_whole_one(tmp_path: Path) -> None:
     files = [outbound(tmp_path / "a.dcm"), outbound(tmp_path / "b.dcm")]
     files[0].path.write_bytes(files[0].path.read_bytes()[:-10])
