@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from dicomnode.config import Peer, TlsFiles
 from dicomnode.deliver.association import SendLimits
-from dicomnode.deliver.line import BUFFER_BYTES
+from dicomnode.deliver.line import BUFFER_BYTES, Line
 from dicomnode.deliver.scu import send_files
 from dicomnode.deliver.sending import OutboundFile, SentStatus
 from dicomnode.dicom.command import NO_DATA_SET, Command, decode_command, response
@@ -462,6 +464,79 @@ def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
         answers = list(send_files(peer, "NODE", files, PATIENT))
     assert [answer.status for answer in answers] == [0, 0]
     assert got == [body_of(file.path) for file in files]
+
+
+class Relay:
+    """Before a peer on loopback: once ``hold`` is set, what the peer says stops behind its first bytes until ``go``."""
+
+    def __init__(self, port: int) -> None:
+        self.hold, self.begun, self.go = threading.Event(), threading.Event(), threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, args=(port,), daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(LONG_S)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+    def _run(self, port: int) -> None:
+        near, _ = self._listener.accept()
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            back = threading.Thread(target=self._back, args=(far, near), daemon=True)
+            back.start()
+            with suppress(OSError):
+                while piece := near.recv(1 << 20):
+                    far.sendall(piece)
+                far.shutdown(socket.SHUT_WR)
+            back.join(LONG_S)
+
+    def _back(self, far: socket.socket, near: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := far.recv(1 << 20):
+                if self.hold.is_set() and not self.go.is_set():
+                    near.sendall(piece[:20])
+                    self.begun.set()
+                    self.go.wait(LONG_S)
+                    piece = piece[20:]
+                near.sendall(piece)
+            near.shutdown(socket.SHUT_WR)
+
+
+def test_over_tls_half_an_answer_does_not_disturb_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a record can be seen, not read: the data set goes on, and the answer counts when it is whole."""
+    authority, context = server_side(tmp_path)
+    context.num_tickets = 0
+    heard = Line._heard
+
+    def act(wire: Wire) -> None:
+        wire.pdu()
+        wire.pdu()
+        relay.hold.set()
+        wire.answer(Command(1, 1, True, "1.2", "1.2.3", 0), 0xA700)
+        assert relay.begun.wait(LONG_S)
+        while wire.pdu()[0] == Kind.P_DATA:
+            pass
+        wire.send(RELEASE_RP)
+
+    def watched(line: Line, connection: socket.socket) -> bool:
+        half = bool(select.select([connection], [], [], 0)[0])
+        said = heard(line, connection)
+        if half and not said:
+            relay.go.set()
+        return said
+
+    monkeypatch.setattr(Line, "_heard", watched)
+    file = big(tmp_path / "a.dcm", 32_000_000)
+    with Script(act, max_pdu=131072, tls=context) as script, Relay(script.port) as relay:
+        changes = {"port": relay.port, "tls": TlsFiles(ca=authority.ca)}
+        (answer,) = deliver(script, [file], **changes)
+    assert relay.go.is_set()
+    assert answer.status == 0xA700
 
 
 def kinds_of(data: bytes) -> list[int]:
