@@ -151,16 +151,20 @@ def test_madgan_expects_a_plane_from_its_neighbours_not_from_itself():
 
 CASES = {
     "brainomaly": (TRANSLATION, 0.8),
-    "brainomaly-clamped": (TRANSLATION, 0.65),
+    "brainomaly-clamped": (TRANSLATION | {"steps": 300}, 0.7),
     "ganomaly": (CODED | {"score": "residual"}, 0.85),
     "alad": (CODED | {"score": "residual"}, 0.8),
-    "alocc": (CODED | {"score": "residual"}, 0.7),
+    "alocc": (CODED | {"score": "residual", "rebuilding": 20}, 0.8),
     "f-anogan": (CODED | {"steps": 250, "n_critic": 2}, 0.65),
     "anovaegan": (CODED, 0.9),
     "alpha-gan": (CODED, 0.8),
     "madgan": ({"width": 8, "steps": 150, "learning_rate": 2e-3}, 0.8),
 }
-"""Settings and the least AUROC a method has to reach with them on the phantom (clamped: 0.74 to 1.00 over seeds)."""
+"""Settings and the least AUROC a method has to reach with them on the phantom.
+
+Another processor rounds otherwise, and a training then goes another way, as with another seed: over eight seeds the
+least was 0.89.
+"""
 
 
 @pytest.mark.parametrize("name", CASES)

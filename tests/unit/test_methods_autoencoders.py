@@ -23,11 +23,11 @@ FOUND: list[tuple[str, dict[str, object], float]] = [
     ("dae", {"bright_only": True, "smooth": 3}, 0.9),
     ("ae-l1", {}, 0.95),
     ("ae-l2", {}, 0.95),
-    ("ae-ssim", {"steps": 120, "window": 7, "learning_rate": 3e-3}, 0.85),
-    ("vae", {}, 0.95),
-    ("vae-kl", {}, 0.75),
-    ("vae-gradient", {}, 0.85),
-    ("vae-gradient", {"score": "elbo", "share": 0.2}, 0.75),
+    ("ae-ssim", {"steps": 200, "window": 7, "learning_rate": 3e-3}, 0.9),
+    ("vae", {"steps": 120, "learning_rate": 3e-3}, 0.95),
+    ("vae-kl", {"steps": 160, "beta": 0.02}, 0.9),
+    ("vae-gradient", {"steps": 120, "beta": 0.02}, 0.9),
+    ("vae-gradient", {"score": "elbo", "share": 0.2, "steps": 120, "learning_rate": 3e-3}, 0.9),
     ("bayes-ae", {}, 0.95),
     ("spatial-ae", {"skips": 3}, 0.9),
     ("memae", {}, 0.95),
@@ -35,7 +35,11 @@ FOUND: list[tuple[str, dict[str, object], float]] = [
     ("ae-3d", {"depth": 4, "batch": 4, "steps": 50, "share": 0.2}, 0.9),
     ("next-slice", {"share": 0.2}, 0.85),
 ]
-"""Method, settings beside ``SMALL``, and the least AUROC on 64 planes, half of them with a lesion."""
+"""Method, settings beside ``SMALL``, and the least AUROC on 64 planes, half of them with a lesion.
+
+Another processor rounds otherwise, and a training then goes another way, as with another seed: the settings are such
+that eight seeds stay above the floor.
+"""
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
