@@ -26,6 +26,8 @@ _DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _HEADER = re.compile(rf"^\s*(\[\[|\[)\s*({_DOTTED})\s*\]")
 _KEY = re.compile(rf"^\s*({_DOTTED})\s*=")
 _LONG_STRING = re.compile(r'"""|\'\'\'')
+_MOST_DOTS = 10_000_000
+"""Squared, of all lines: what a key of tables in tables costs the parser. Lists of addresses have thousands."""
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -91,6 +93,9 @@ def _checked(text: str, source: ConfigSource) -> Config:
 
 
 def _read_toml(text: str, name: str) -> dict[str, Any]:
+    dots = [line.count(".") for line in text.split("\n")]
+    if sum(count * count for count in dots) > _MOST_DOTS:
+        raise ConfigError(f"{name}, line {dots.index(max(dots)) + 1}: too many dots in one line")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicomnode.deid.refusal import Quarantined, Reason
-from dicomnode.deid.tree import Element, Items, Span, dictionary_kind
+from dicomnode.deid.tree import PIXEL_DATA, Element, Items, Span, dictionary_kind, written_kind
 from dicomnode.dicom.encoding import ANY_VR, ITEM_BEGIN, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
 from dicomnode.dicom.header import explicit_reader, implicit_reader
 from dicomnode.dicom.header_source import MalformedHeader, MemorySource
 
-PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00008, 0x7FE00009, PIXEL_DATA})
 """Pixel data and what tells where their frames are (PS3.3 C.7.6.3, C.7.6.24)."""
 _OPAQUE = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", ""})
@@ -35,12 +34,17 @@ class TreeLimits:
 
 
 class TreeParser:
-    """Reads one data set from ``source``. A VR that the standard does not have is taken as that of PS3.6."""
+    """Reads one data set from ``source``.
+
+    A VR that the standard does not have is taken as that of PS3.6, and so is one that is missing where the encoding
+    names them: what is written then is explicit throughout.
+    """
 
     def __init__(self, source: MemorySource, *, implicit: bool, big_endian: bool, limits: TreeLimits) -> None:
         order = ">" if big_endian else "<"
         self._source, self._limits, self._budget = source, limits, limits.elements
         self._read: _Reader = implicit_reader(order) if implicit else explicit_reader(order)
+        self._explicit = None if implicit else self._read
         self._order = order
 
     def root(self, position: int) -> list[Element]:
@@ -53,7 +57,7 @@ class TreeParser:
     def _elements(self, position: int, end: int, read: _Reader, depth: int) -> tuple[list[Element], int]:
         """The elements up to ``end``; -1: up to the delimiter of the item, or of the source at depth 0."""
         found: list[Element] = []
-        source = self._source
+        source, names_vr = self._source, read is self._explicit
         while end < 0 or position < end:
             if not self._ready(position):
                 if depth == 0:
@@ -68,7 +72,7 @@ class TreeParser:
                 continue
             if tag >> 16 == 0xFFFE:
                 raise Quarantined(Reason.MALFORMED, "a delimiter stands where an element should be")
-            known = vr.decode("latin-1") if vr in ANY_VR or not vr else dictionary_kind(tag)
+            known = vr.decode("latin-1") if vr in ANY_VR or not names_vr else written_kind(tag)
             element, position = self._element(tag, known, length, position + width, read, depth)
             found.append(element)
         if position != end:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 
 from dicomnode.dicom.encoding import ITEM_BEGIN, LONG_VR, UNDEFINED_LENGTH
 from dicomnode.errors import Permanent
 
+PIXEL_DATA = 0x7FE00010
 _MOST_LENGTH = UNDEFINED_LENGTH - 1
+_MOST_SHORT = 0xFFFF
 
 
 class Span(NamedTuple):
@@ -58,6 +61,19 @@ ALIEN = Form(implicit=True, big_endian=False)
 def dictionary_kind(tag: int) -> str:
     """The VR of PS3.6, the first one of an ambiguous tag; UN when the dictionary lacks the tag."""
     return dictionary_VR(tag)[:2] if dictionary_has_tag(tag) else "UN"
+
+
+@functools.lru_cache(maxsize=4096)
+def most_values(tag: int) -> int:
+    """How many values PS3.6 allows at most; 0 where it does not say, or counts a row of bytes as one."""
+    known = dictionary_has_tag(tag) and not dictionary_VR(tag).startswith("O")
+    most = dictionary_VM(tag).rpartition("-")[2] if known else ""
+    return int(most) if most.isdecimal() else 0
+
+
+def written_kind(tag: int) -> str:
+    """The VR to give an element that came without one in an explicit encoding."""
+    return "OW" if tag == PIXEL_DATA else dictionary_kind(tag)
 
 
 def text_element(tag: int, text: str, encoding: str = "ascii") -> Element:
@@ -116,6 +132,8 @@ def _head(element: Element, length: int, form: Form) -> bytes:
         return struct.pack(order + "HHI", group, number, length)
     if vr in LONG_VR:
         return struct.pack(order + "HH2sHI", group, number, vr, 0, length)
+    if length > _MOST_SHORT:  # PS3.5 6.2.2, note 6
+        return struct.pack(order + "HH2sHI", group, number, b"UN", 0, length)
     return struct.pack(order + "HH2sH", group, number, vr, length)
 
 

@@ -15,7 +15,8 @@ from dicomnode.deid.dates import DATE_KINDS, capped_age, shifted
 from dicomnode.deid.parse import PIXEL_TAGS
 from dicomnode.deid.plan import DATE_OPTIONS, Action, Plan, resolved, type_at
 from dicomnode.deid.pseudonyms import PADDING, Pseudonyms
-from dicomnode.deid.tree import Element, Form, Items, Span, dictionary_kind, text_element
+from dicomnode.deid.refusal import Quarantined, Reason
+from dicomnode.deid.tree import Element, Form, Items, Span, dictionary_kind, most_values, text_element
 from dicomnode.deid.words import cleaned, tells_identity
 from dicomnode.dicom.header_values import DEFAULT_ENCODINGS, decode_value, encodings_of
 
@@ -24,6 +25,7 @@ _ACCESSION, _STUDY_ID = 0x00080050, 0x00200010
 _TEXT_VALUE, _CODE_MEANING, _SCHEME = 0x0040A160, 0x00080104, 0x00080102
 _SAYS_WHAT = frozenset({0x00080070, 0x00081090, 0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
 """Device and codes: their words are common to all objects, also where a patient has the same name."""
+_NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "AT": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8}
 _UID = re.compile(r"[0-9.]{1,64}")
 STANDARD_SCHEMES = frozenset({
     "DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "FMA", "UMLS", "BARI", "ACR", "I10", "I9", "ICDO",
@@ -209,6 +211,8 @@ class Walk:
             return None
         if isinstance(value, Span):
             return element
+        if element.kind in _NUMBER_BYTES:
+            return _number(element, value)
         if element.kind == "AS":
             age = value.decode("latin-1")
             capped = capped_age(age)
@@ -341,6 +345,14 @@ class Walk:
         if kind == "UI" and "retain_uids" not in self._options:
             return self._uid(element, place)
         return self._keep(element, place)
+
+
+def _number(element: Element, value: bytes) -> Element:
+    """A number that stays. What is longer than numbers are has other elements in it, which no rule has met."""
+    count, rest = divmod(len(value), _NUMBER_BYTES[element.kind])
+    if rest or (count > most_values(element.tag) > 0):
+        raise Quarantined(Reason.MALFORMED, "a number has a length that no number of its attribute has")
+    return element
 
 
 def _is_sequence(element: Element) -> bool:

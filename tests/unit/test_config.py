@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -138,6 +139,20 @@ def test_a_file_full_of_faults_is_gone_through_once(monkeypatch: pytest.MonkeyPa
         parse_config(text)
     assert "line 500: key_499: unknown key" in str(fault.value)
     assert len(passes) == 1
+
+
+def test_a_key_of_tables_in_tables_without_end_is_refused_before_it_takes_the_memory() -> None:
+    """The parser keeps every prefix of a dotted key: seventeen thousand parts took a gigabyte."""
+    tracemalloc.start()
+    try:
+        assert fault_of("[node]\n" + "a." * 17_000 + "b = 1\n") == "x.toml, line 2: too many dots in one line"
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_may_hold_a_thousand_addresses() -> None:
+    assert "dots" not in fault_of("[node]\nnothing = [" + '"10.1.2.3", ' * 1000 + "]\n")
 
 
 def test_dotted_keys_have_their_own_lines() -> None:
@@ -292,7 +307,7 @@ def test_the_database_lies_in_the_data_folder_unless_it_is_named() -> None:
 
 def test_a_large_file_is_read_quickly() -> None:
     text = "".join(PEER.replace("pacs", f"p{index}") for index in range(1000))
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(parse_config(text)[0].peer) == 1000
     fault_of(text + "wrong = 1\n")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -257,6 +257,49 @@ def test_un_values_follow_their_tag() -> None:
     assert applied.notes["sequences that cannot be read"] == 1
 
 
+def _number(tag: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "value", [b"\0\0VSWALLOWEDV", b"\0\0VSWALLOWED"], ids=["more values than it may have", "no whole number of values"]
+)
+@pytest.mark.parametrize("vr", [b"US", b"UN"])
+def test_a_number_that_has_swallowed_other_elements_does_not_leave(vr: bytes, value: bytes) -> None:
+    """D3: a wrong length makes what stands behind a kept number its value, names too."""
+    content = file_of(image())
+    at = content.index(struct.pack("<HH", 0x0028, 0x0103))
+    number = _un(0x00280103, value) if vr == b"UN" else _number(0x00280103, vr, value)
+    assert _reason(content[:at] + number + content[at + 10 :]) is Reason.MALFORMED
+
+
+def test_numbers_with_as_many_values_as_they_may_have_stay_as_they_are() -> None:
+    """D13: one, three, and any number of them."""
+    content = file_of(image())
+    at = content.index(struct.pack("<HH", 0x7FE0, 0x10) + b"OW")
+    numbers = _number(0x00281101, b"US", b"\1\0\2\0\3\0") + _number(0x00281201, b"US", bytes(range(200)))
+    raw, _ = transformed(content[:at] + numbers + content[at:])
+    assert numbers in raw
+
+
+def test_what_came_without_a_vr_in_an_explicit_file_is_written_with_one() -> None:
+    """PS3.5 7.1: one encoding in one file, or a reader that looks at the first element takes all for implicit. A text
+    that is too long for its VR is UN (6.2.2)."""
+    whole = image()
+    implicit = _implicit_item(whole)[8:]
+    comments = struct.pack("<HHI", 0x0018, 0x1191, 70_000) + b"Z" * 70_000
+    at = implicit.index(struct.pack("<HH", 0x0020, 0x000D))
+    content = file_of(whole)
+    begin = content.index(struct.pack("<HH", 0x0008, 0x0016))
+    first = struct.pack("<HH2sH", 0x0008, 0x0005, b"CS", 10) + b"ISO_IR 100"
+    raw, applied = transformed(content[:begin] + first + implicit[:at] + comments + implicit[at:])
+    new = pydicom.dcmread(io.BytesIO(raw))
+    assert new.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert (new.PatientIdentityRemoved, new.PatientID) == ("YES", applied.patient)
+    assert (new["PixelData"].VR, new.PixelData) == ("OW", whole.PixelData)
+    assert [element for _, element in elements(new) if element.tag == 0x00181191 and len(element.value) == 70_000]
+
+
 @pytest.mark.parametrize("options", [(), ("clean_graphics",)])
 def test_overlays_and_curves_go_as_a_whole(options: tuple[str, ...]) -> None:
     """D8: every element of every repeating group, odd numbers and nested ones included."""
