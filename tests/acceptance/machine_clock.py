@@ -57,7 +57,7 @@ class MachineClock:
         folder.mkdir(parents=True, exist_ok=True)
         source, library, self._offset = folder / "clock.c", folder / "clock.so", folder / "offset"
         source.write_text(SOURCE)
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True, timeout=60)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True, timeout=240)
         self.set(0)
         monkeypatch.setenv("MACHINE_CLOCK", str(self._offset))
         monkeypatch.setenv("LD_PRELOAD", str(library))

@@ -21,12 +21,16 @@ from dicomnode.console.status import read_status
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 from tests.ports import free_port
+from tests.processes import end_of_session
 
 PATIENCE_S = 240.0
 """How long a process may take for what it does at once on a machine that has nothing else to do."""
 
-PATIENT = ("pdu_timeout_s", "acse_timeout_s")
+PATIENT = ("pdu_timeout_s", "acse_timeout_s", "dimse_timeout_s", "network_timeout_s")
 """Settings of [receive]: the scanner of a test is silent for longer where the machine has too much to do."""
+
+WORK = ("route", "detect", "status", "deliver")
+"""The jobs that make a result and deliver it."""
 
 ROUTES = """
 [[route]]
@@ -107,10 +111,10 @@ class NodeProcess:
         self.process.wait(PATIENCE_S)
         if self.process.stdout:
             self.process.stdout.close()
-        gone, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive, f"{len(alive)} of {len(gone) + len(alive)} children outlived the node"
+        alive = end_of_session(self.process.pid, children, PATIENCE_S)
+        assert not alive, f"{len(alive)} children outlived the node"
 
-    def stop(self, limit_s: float = 35.0) -> int:
+    def stop(self, limit_s: float = PATIENCE_S) -> int:
         """SIGTERM; returns the exit status. Killed when it does not drain within ``limit_s`` seconds."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -151,19 +155,28 @@ class NodeProcess:
             store.close()
 
     def wait_settled(self, studies: int, limit_s: float) -> dict[str, Any]:
-        """Wait until ``studies`` Studies have an outcome and all their objects are delivered; returns the status."""
-        return self._wait(studies, limit_s, _settled)
+        """Wait until ``studies`` Studies have an outcome, all their objects are delivered and the work on them is done,
+        that on what may have to stand in for an object too, which ends after the delivery; returns the status."""
+        return self._wait(studies, limit_s, _settled, _idle)
 
     def wait_outcomes(self, studies: int, limit_s: float) -> dict[str, Any]:
         """Wait until ``studies`` Studies have an outcome, delivered or not; returns the status."""
         return self._wait(studies, limit_s, _has_outcome)
 
-    def _wait(self, studies: int, limit_s: float, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def _wait(
+        self,
+        studies: int,
+        limit_s: float,
+        good: Callable[[dict[str, Any]], bool],
+        rest: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> dict[str, Any]:
+        """``good`` of every recent Series, and ``rest`` of the status."""
         until = time.monotonic() + limit_s
         state: dict[str, Any] = {}
         while time.monotonic() < until:
             state = self.look()
-            if state["received"]["studies"] >= studies and all(good(series) for series in state["recent"]):
+            is_there = state["received"]["studies"] >= studies and rest(state)
+            if is_there and all(good(series) for series in state["recent"]):
                 return self.status()
             time.sleep(0.3)
         raise AssertionError(f"not reached after {limit_s} s: {json.dumps(state, indent=1)[:4000]}")
@@ -175,6 +188,10 @@ def _current(series: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _has_outcome(series: dict[str, Any]) -> bool:
     return bool(_current(series)) and all(result["outcome"] != "pending" for result in _current(series))
+
+
+def _idle(state: dict[str, Any]) -> bool:
+    return not any(state["jobs"].get(kind, {}).get(left) for kind in WORK for left in ("ready", "leased"))
 
 
 def _settled(series: dict[str, Any]) -> bool:

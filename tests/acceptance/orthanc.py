@@ -16,7 +16,8 @@ from tests.ports import free_port
 
 AE_TITLE = "ORTHANC"
 START_S = 120.0
-STOP_S = 20.0
+STOP_S = 120.0
+ANSWER_S = 120.0
 
 
 class Orthanc:
@@ -115,7 +116,7 @@ class Orthanc:
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", content, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30.0) as answer:
+        with opener.open(request, timeout=ANSWER_S) as answer:
             return answer.read()
 
     def _settings(self) -> dict[str, Any]:

@@ -28,17 +28,17 @@ from pydicom.datadict import DicomDictionary
 from dicomnode.dicom.requestor import Requestor
 from dicomnode.store.audit_sql import TRIGGERS
 from tests.faults.archive import Archive
-from tests.faults.receiver import Receiver, audit_bodies, wait_until
+from tests.faults.receiver import LOCKED_S, Receiver, audit_bodies, wait_until
 from tests.integration.detect_fixtures import ct_slice
 from tests.plugin import install_plugin
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 SENTINEL = "ZQXJ"
 BIRTH_DATE = "19230405"
 IDENTIFIERS = {"PatientID": "IDENT-7", "AccessionNumber": "ACC-8"}
 TEXT = {"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UT"}
-LIMIT_S = 180.0
+LIMIT_S = 240.0
 TALKATIVE = """
 import numpy as np
 
@@ -89,7 +89,7 @@ detector = "talkative"
 send_to = ["pacs"]
 
 [assemble]
-quiet_period_s = 2
+quiet_period_s = 19
 max_wait_s = 20
 settle_s = 0.5
 """
@@ -121,10 +121,12 @@ class Site(Receiver):
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dicomnode", *arguments, "--config", str(self.config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=self.environment, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT_S, env=self.environment, check=False
+        )
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.database, timeout=30)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=LOCKED_S)) as connection:
             return connection.execute(query).fetchall()
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
@@ -156,6 +158,7 @@ def planted(series: int, number: int, modality: str = "CT") -> Dataset:
 def send(port: int, datasets: Sequence[Dataset], calling: str = "SCANNER", called: str = "NODE") -> list[int]:
     """DIMSE statuses; empty when the association was rejected."""
     entity = Requestor(calling)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = LIMIT_S
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
     association = entity.associate("127.0.0.1", port, ae_title=called)
     if not association.is_established:
@@ -195,7 +198,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         assert node.run("jobs", "requeue", str(dead[0][0])).returncode == 0
         wait_until(lambda: node.rows(waiting) == [(0,)], LIMIT_S, "the second dead letter")
         assert node.stop() == 0
-        node.config.write_text(node.config.read_text().replace("quiet_period_s = 2", "quiet_period_s = 3"))
+        node.config.write_text(node.config.read_text().replace("quiet_period_s = 19", "quiet_period_s = 18"))
         node.start()
         assert node.run("backup", str(node.folder / "backup")).returncode == 0
         assert node.stop() == 0
@@ -238,7 +241,9 @@ def test_every_inference_says_all_that_an_auditor_asks(site: Site) -> None:
     """A1: model, version, weights, software, configuration, inputs and outputs with hashes, times, outcome, device."""
     found = {body["assignment"]: body for body in site.bodies("inference")}
     assert Counter(body["outcome"] for body in found.values()) == {"no findings": 1, "not analysed": 1}
-    config = hashlib.sha256(site.config.read_bytes().replace(b"quiet_period_s = 3", b"quiet_period_s = 2")).hexdigest()
+    config = hashlib.sha256(
+        site.config.read_bytes().replace(b"quiet_period_s = 18", b"quiet_period_s = 19")
+    ).hexdigest()
     for body in found.values():
         assert (body["model"], body["model_version"], body["weights_sha256"]) == ("talkative", "1.0", "0" * 64)
         assert (body["config_sha256"], body["accelerator"]) == (config, "cpu")

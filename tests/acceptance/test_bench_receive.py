@@ -16,7 +16,7 @@ from tests.bench.receive import Plan, Run, measure_reception
 from tests.bench.receive_document import GROWTH_LIMIT
 from tests.bench.receivers import NAMES, NODE, ORTHANC, NodeReceiver
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 CT = replace(LOADS["ct"], count=5)
 GIANT_FRAMES, CROWD, EACH = 100, 24, 20
 

@@ -21,7 +21,7 @@ from tests.integration.commit_fixtures import AskingNode
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed"),
 ]
 LOST = 0x0112
@@ -97,7 +97,7 @@ def test_the_whole_node_gets_its_results_committed_with_one_lost_in_between(tmp_
     try:
         node.start()
         send = ["storescu", "-aet", "SCANNER", "-aec", "NODE", "+sd", "+r", "127.0.0.1", str(node.port)]
-        subprocess.run([*send, str(tmp_path / "study")], check=True, timeout=60, capture_output=True)
+        subprocess.run([*send, str(tmp_path / "study")], check=True, timeout=240, capture_output=True)
         node.wait_settled(1, 300)
         there = orthanc.instances()
         assert there

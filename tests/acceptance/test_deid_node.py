@@ -68,9 +68,7 @@ when = {{ Modality = "CT" }}
 peer = "cloud"
 send_to = ["pacs"]
 """
-        node = NodeProcess(
-            tmp_path / "node", pacs.port, assemble="quiet_period_s = 1.0\nsettle_s = 0.2\n", routes=tables
-        )
+        node = NodeProcess(tmp_path / "node", pacs.port, assemble="settle_s = 0.2\n", routes=tables)
         try:
             ProjectKey.create(vault)
             node.start(wait=False)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,18 +16,21 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 from sqlalchemy import update
 
 from dicomnode.config import Peer
+from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.scu import echo
 from dicomnode.deliver.send import send_paths
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.store.tables import DeliveryRow, DerivedRow, JobRow
-from tests.acceptance.orthanc import Orthanc
+from tests.acceptance.orthanc import START_S, Orthanc
+from tests.faults.receiver import wait_until
 from tests.integration.deliver_fixtures import SR, Outbox, body_of, config, make_file
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 needs_orthanc = pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")
 needs_dcmtk = pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not installed")
 
+PATIENT = SendLimits(connect_s=120.0, acse_s=120.0, dimse_s=120.0)
 STUDIES = ("1.2.826.0.1.3680043.8.498.71", "1.2.826.0.1.3680043.8.498.72")
 
 
@@ -113,9 +113,9 @@ def test_orthanc_down_then_back_gets_everything(tmp_path: Path) -> None:
 
 @needs_orthanc
 def test_orthanc_answers_echo_and_refuses_a_wrong_title(orthanc: Orthanc) -> None:
-    assert echo(peer_of(orthanc), "NODE").ok
+    assert echo(peer_of(orthanc), "NODE", PATIENT).ok
     wrong = peer_of(orthanc).model_copy(update={"ae_title": "NOBODY"})
-    answer = echo(wrong, "NODE")
+    answer = echo(wrong, "NODE", PATIENT)
     assert not answer.ok
     assert "rejected" in answer.reason
 
@@ -128,17 +128,17 @@ def storescp(folder: Path, *options: str) -> Iterator[Peer]:
     command = ["storescp", "-aet", "DCMTK", "+B", "-od", str(folder), *options, str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        wait_until(lambda: _listens(port), START_S, "storescp listens")
         yield Peer(name="dcmtk", ae_title="DCMTK", host="127.0.0.1", port=port)
     finally:
-        os.kill(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.terminate()
+        process.wait(START_S)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @needs_dcmtk

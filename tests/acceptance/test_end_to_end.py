@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from dicomnode.report.montage import LONG_SERIES
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.acceptance.orthanc import Orthanc
 from tests.acceptance.validators import validate
 
@@ -54,7 +54,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory, studies: dict[str, Path]):
 def storescu(port: int, folder: Path) -> None:
     """Send a folder with DCMTK, as a scanner would."""
     command = ["storescu", "-aet", "SCANNER", "-aec", "NODE", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, timeout=PATIENCE_S, capture_output=True)
 
 
 def test_every_study_comes_back_as_sc_and_sr_in_the_right_study(flow, studies: dict[str, Path]) -> None:
@@ -113,12 +113,12 @@ def test_the_log_verifies_and_no_patient_data_reached_the_logs(flow) -> None:
 
 def test_console_answers_and_holds_no_patient_identifier(flow) -> None:
     node, _, _ = flow
-    health = httpx.get(f"{node.console}healthz")
+    health = httpx.get(f"{node.console}healthz", timeout=PATIENCE_S)
     assert health.status_code == 200, health.text
-    page = httpx.get(node.console).text
+    page = httpx.get(node.console, timeout=PATIENCE_S).text
     assert "not a medical device" in page
     assert "PHANTOM" not in page
-    assert "dicomnode_outcomes" in httpx.get(f"{node.console}metrics").text
+    assert "dicomnode_outcomes" in httpx.get(f"{node.console}metrics", timeout=PATIENCE_S).text
 
 
 def test_one_edited_byte_is_named_by_verify(flow, tmp_path: Path) -> None:

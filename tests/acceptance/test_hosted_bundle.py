@@ -19,7 +19,7 @@ from dicomnode.report.envelope import SERIES_NUMBERS
 from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.unit.hosted_fixtures import dice, section, write_bundle
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 LIMIT_S = 240.0
 ROWS, SPACING_MM, SLICE_MM, SLICES, RADIUS_MM = 96, 1.5, 3.0, 24, 18.0

@@ -18,9 +18,9 @@ from dicomnode.config.peers import Peer
 from dicomnode.deliver.send import send_paths
 from dicomnode.demo.pacs import DemoPacs, demo_pacs
 from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.acceptance.plugins import ROUTES, OrderedDetector
-from tests.faults.receiver import audit_bodies
+from tests.faults.receiver import LOCKED_S, audit_bodies
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 LONG_S = 240.0
@@ -43,7 +43,7 @@ def start(tmp_path: Path, pacs: DemoPacs) -> Iterator[Callable[..., NodeProcess]
     made: list[NodeProcess] = []
 
     def make(name: str = "node", more: str = "") -> NodeProcess:
-        assemble = "quiet_period_s = 3\nmax_wait_s = 6"
+        assemble = "quiet_period_s = 12\nmax_wait_s = 20"
         made.append(NodeProcess(tmp_path / name, pacs.port, assemble=assemble, routes=ROUTES + more))
         return made[-1]
 
@@ -70,7 +70,7 @@ def wait_for(what: Callable[[], Any], seconds: float = LONG_S) -> Any:
 
 def jobs(node: NodeProcess, kind: str) -> list[tuple[Any, ...]]:
     """(state, attempts, crashes, interruptions) of every job of a kind."""
-    with sqlite3.connect(node.database) as database:
+    with sqlite3.connect(node.database, timeout=LOCKED_S) as database:
         query = "SELECT state, attempt, crashes, interruptions FROM job WHERE kind = ? ORDER BY id"
         return database.execute(query, (kind,)).fetchall()
 
@@ -139,7 +139,7 @@ def test_a_second_node_on_the_same_folder_or_database_refuses_to_start(
     other = tmp_path / "other.toml"
     other.write_text(text.replace("[node]\n", f'[node]\ndatabase = "sqlite:///{node.database}"\n', 1))
     command = [*_serve(), "--config", str(other), "--role", "work"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert refused.returncode == 2
     assert "node.database: another node already runs the role work" in refused.stderr
     assert node.stop() == 0
@@ -160,7 +160,7 @@ def test_an_image_that_comes_after_its_study_was_removed_opens_the_next_generati
     send(node, images[:-1])
     node.wait_settled(1, LONG_S)
     reports = {path.name for path in (pacs.folder / study).glob("SR-*.dcm")}
-    wait_for(lambda: _goes(node))
+    wait_for(lambda: _goes(node, study))
     assert node.run("retention").returncode == 0
     (told,) = wait_for(lambda: audit_bodies(node.database, "study deleted"))
     assert (told["StudyInstanceUID"], told["instances"]) == (study, len(images) - 1)
@@ -179,7 +179,8 @@ def test_an_image_that_comes_after_its_study_was_removed_opens_the_next_generati
     assert node.run("audit", "verify").returncode == 0
 
 
-def _goes(node: NodeProcess) -> bool:
+def _goes(node: NodeProcess, study: str) -> bool:
+    """Says so the rehearsal, or has the node's own timer, a minute after the start, been quicker than this test?"""
     answer = node.run("retention", "--dry-run", "--json")
-    (study,) = json.loads(answer.stdout)["studies"]
-    return bool(study["goes"])
+    found = {item["StudyInstanceUID"]: bool(item["goes"]) for item in json.loads(answer.stdout)["studies"]}
+    return found == {study: True} or (found == {} and bool(audit_bodies(node.database, "study deleted")))

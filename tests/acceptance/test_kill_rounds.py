@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset
 
 from dicomnode.demo.phantoms import make_ct_head, make_dx_chest, make_mr_flair
 from dicomnode.report.montage import LONG_SERIES
-from tests.acceptance.node_process import NodeProcess
+from tests.acceptance.node_process import PATIENCE_S, NodeProcess
 from tests.acceptance.orthanc import Orthanc
 
 pytestmark = [
@@ -58,7 +58,7 @@ class Scanner(threading.Thread):
             str(self.port),
             str(folder),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         current = ""
         for line in (done.stdout + done.stderr).splitlines():
             if "Sending file:" in line:

@@ -20,7 +20,7 @@ from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
 from tests.acceptance.machine_clock import MachineClock
 from tests.acceptance.node_process import NodeProcess
 from tests.acceptance.plugins import ROUTES, OrderedDetector
-from tests.faults.receiver import audit_bodies
+from tests.faults.receiver import LOCKED_S, audit_bodies
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -76,7 +76,7 @@ def test_a_clock_that_jumps_stops_nothing_storms_nothing_and_loses_nothing(
     OrderedDetector(tmp_path / "plugin", monkeypatch)
     with demo_pacs(tmp_path / "pacs") as pacs:
         clock = MachineClock(tmp_path / "clock", monkeypatch)
-        node = NodeProcess(tmp_path / "node", pacs.port, assemble="quiet_period_s = 3\nmax_wait_s = 8", routes=ROUTES)
+        node = NodeProcess(tmp_path / "node", pacs.port, assemble="quiet_period_s = 15\nmax_wait_s = 20", routes=ROUTES)
         try:
             node.start()
             first = make_mr_flair(seed=71).write(tmp_path / "mr")
@@ -104,7 +104,7 @@ def test_a_clock_that_jumps_stops_nothing_storms_nothing_and_loses_nothing(
 def _all_went_well(node: NodeProcess, state: dict[str, Any]) -> None:
     assert state["dead_letters"] == []
     assert all(process["alive"] for process in state["processes"])
-    with sqlite3.connect(node.database) as database:
+    with sqlite3.connect(node.database, timeout=LOCKED_S) as database:
         query = (
             "SELECT kind, state, attempt, crashes, interruptions FROM job WHERE kind IN ('route', 'detect', 'deliver')"
         )
@@ -114,7 +114,7 @@ def _all_went_well(node: NodeProcess, state: dict[str, Any]) -> None:
 
 def _told(node: NodeProcess, jumps: list[int]) -> None:
     """The audit log names each jump, to the second or so."""
-    until = time.monotonic() + 120.0
+    until = time.monotonic() + LONG_S
     while time.monotonic() < until and len(audit_bodies(node.database, "clock changed")) < len(jumps):
         time.sleep(0.5)
     found = [body["by_s"] for body in changes(node)]

@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory):
-    """A node that waits 6 s at most for missing slices, and a PACS."""
+    """A node that waits for missing slices longer than a busy machine pauses between two of them, and a PACS."""
     folder = tmp_path_factory.mktemp("site")
     with demo_pacs(folder / "pacs") as pacs:
-        node = NodeProcess(folder / "node", pacs.port, assemble="quiet_period_s = 4\nmax_wait_s = 6")
+        node = NodeProcess(folder / "node", pacs.port, assemble="quiet_period_s = 15\nmax_wait_s = 15")
         try:
             node.start()
             yield node, pacs

@@ -20,7 +20,7 @@ from tests.integration.test_receive_storage import SERIES, slice_of
 from tests.raw_scu import IMPLICIT, Context, Ended, RawAssociation, Refused, store_message
 
 CT = Context(CT_IMAGE, IMPLICIT)
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 
 
 @pytest.fixture
@@ -48,14 +48,27 @@ def wait_for(condition):
 
 
 def associate(node: NodeProcess) -> RawAssociation:
-    return RawAssociation(node.port, "NODE", "SCANNER", [CT], timeout_s=30)
+    return RawAssociation(node.port, "NODE", "SCANNER", [CT], timeout_s=LIMIT_S)
+
+
+def associate_with_several(node: NodeProcess, count: int, stack: ExitStack) -> list[RawAssociation]:
+    """Who accepts is a race. The process that took the first Association is frozen until another took the second."""
+    peers = [stack.enter_context(associate(node))]
+    [first] = rows(node, AssociationRow)
+    [pid] = [row.pid for row in rows(node, ProcessRow) if row.owner == first.owner]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        peers.append(stack.enter_context(associate(node)))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return peers + [stack.enter_context(associate(node)) for _ in range(count - len(peers))]
 
 
 @pytest.mark.acceptance
 def test_r8_s6_a_receiving_process_that_is_killed_takes_only_its_own_associations_along(node):
     """R8, R9, S6: what was acknowledged stays, the half object goes, the others go on; limits count over all."""
     with ExitStack() as stack:
-        peers = [stack.enter_context(associate(node)) for _ in range(12)]
+        peers = associate_with_several(node, 12, stack)
         with pytest.raises(Refused, match=r"\(2, 3, 2\)"):
             associate(node)
         opened = {row.id: row.owner for row in rows(node, AssociationRow)}
@@ -84,7 +97,7 @@ def test_r8_s6_a_receiving_process_that_is_killed_takes_only_its_own_association
     assert len(rows(node, InstanceRow)) == 12 + survivors
     spool = node.folder / "data" / "spool"
     assert all((spool / row.path).is_file() for row in rows(node, InstanceRow))
-    assert list((spool / "incoming").iterdir()) == []
+    wait_for(lambda: list((spool / "incoming").iterdir()) == [])
     assert len(list((spool / "received").rglob("*.dcm"))) == 12 + survivors
     transferred = [json.loads(row.body) for row in rows(node, AuditRow) if row.kind == "instances transferred"]
     assert sum(body["n_new"] for body in transferred) == 12 + survivors
@@ -98,8 +111,10 @@ def test_r8_s6_a_receiving_process_that_is_killed_takes_only_its_own_association
 def test_r17_a_drain_takes_no_new_associations_and_answers_what_runs(node):
     """R17: SIGTERM in the middle of an object: it is stored and answered, newcomers are refused, exit within 30 s."""
     with associate(node) as peer:
-        message = store_message(CT, 1, f"{SERIES}.1", slice_of(1), 16384, ())
+        large = slice_of(1, filling=b"\1\2" * 500)
+        message = store_message(CT, 1, f"{SERIES}.1", large, 16384, ())
         peer._socket.sendall(message.wire[:-100])
+        wait_for(lambda: list((node.folder / "data" / "spool" / "incoming").iterdir()))
         assert node.process is not None
         began = time.monotonic()
         node.process.send_signal(signal.SIGTERM)
@@ -114,6 +129,6 @@ def test_r17_a_drain_takes_no_new_associations_and_answers_what_runs(node):
         wait_for(refused)
         peer._socket.sendall(message.wire[-100:])
         assert peer.read_status() == 0x0000
-    assert node.process.wait(60) == 0
+    assert node.process.wait(LIMIT_S) == 0
     assert time.monotonic() - began < 30
     assert len(rows(node, InstanceRow)) == 1

@@ -11,27 +11,39 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.store.journal import SEGMENTS
+from dicomnode.store.journal_record import BLOCK
 from tests.faults.breaker import Breaker
 from tests.faults.load import Account, start_scanners, stop_scanners
-from tests.faults.receiver import Receiver, leftovers, serving, stored, torn_files, wait_until
+from tests.faults.receiver import READY_S, Receiver, leftovers, serving, stored, torn_files, wait_until
 from tests.faults.scu import OUT_OF_RESOURCES, SUCCESS, Image, Scu, make_image
 from tests.faults.shims import needs_gcc
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 BIG = 256
 BIG_BYTES = BIG * BIG * 2
 
 
 @pytest.fixture(scope="module")
 def broken_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiver, Breaker]]:
-    """A receiving node on a disk that can be broken."""
+    """A receiving node on a disk that can be broken, with its journal in use: it is made in the background."""
     folder = tmp_path_factory.mktemp("broken").resolve()
     breaker = Breaker(folder)
-    with Receiver(folder / "node", environment=breaker.environment) as receiver:
-        journal = receiver.data / "spool" / "journal"
-        wait_until(lambda: len(list(journal.iterdir())) >= SEGMENTS, 60, "the journal is made in the background")
+    limits = "min_free_bytes = 1000000\nprocesses = 1"
+    with Receiver(folder / "node", receive=limits, environment=breaker.environment) as receiver:
+        wait_until(lambda: _journal_is_used(receiver), READY_S, "the journal is made in the background")
         yield receiver, breaker
+
+
+def _journal_is_used(receiver: Receiver) -> bool:
+    """Its files are there before they are whole, so that only what is written into one of them shows it."""
+    with Scu(receiver.port) as scu:
+        assert scu.store(make_image("2.25.30", 1)) == SUCCESS
+        scu.release()
+    for segment in (receiver.data / "spool" / "journal").iterdir():
+        with segment.open("rb") as stream:
+            if stream.read(BLOCK).strip(b"\0"):
+                return True
+    return False
 
 
 @needs_gcc
@@ -133,7 +145,7 @@ def test_the_reserve_stops_the_intake_before_the_disk_is_full(tmp_path: Path) ->
     try:
         with serving(receiver) as port:
             senders = start_scanners(port, scanners, account, images=25, studies=1, side=BIG)
-            wait_until(lambda: account.refused.get(OUT_OF_RESOURCES, 0) >= 2 * scanners, 60, "refusals")
+            wait_until(lambda: account.refused.get(OUT_OF_RESOURCES, 0) >= 2 * scanners, READY_S, "refusals")
             stop_scanners(senders)
             assert set(account.refused) == {OUT_OF_RESOURCES}
             assert reserve - scanners * (BIG_BYTES + 8192) < disk.free() < reserve + 2 * BIG_BYTES

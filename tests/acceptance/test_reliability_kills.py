@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.alone import BareReceiver
 from tests.faults.kills import LIMITS, kill_rounds
-from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, torn_files, wait_until
+from tests.faults.receiver import READY_S, Receiver, chain_is_whole, leftovers, stored, torn_files, wait_until
 from tests.faults.scu import SUCCESS, Scu, make_image
 from tests.faults.steady import ASSOCIATIONS, MORE_HANDLES, many_instances
 
@@ -50,7 +50,7 @@ def test_an_association_lost_inside_an_object_leaves_nothing_of_it(node: Receive
             scu.abort()
         elif end == "reset":
             scu.reset()
-    wait_until(lambda: leftovers(node.data) == [], 30, "no unfinished file")
+    wait_until(lambda: leftovers(node.data) == [], READY_S, "no unfinished file")
     held = stored(node.data)
     assert [image.uid in held for image in images] == [True, True, False]
     assert torn_files(node.data) == []

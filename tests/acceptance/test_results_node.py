@@ -26,11 +26,11 @@ from tests.acceptance.orthanc import Orthanc
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed"),
 ]
 
-LIMIT_S = 240.0
+LIMIT_S = 400.0
 State = dict[str, list[dict[str, Any]]]
 SETTINGS = {
     "rich": 'profile = "viewer-rich"',

@@ -30,7 +30,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 missing = shutil.which("Orthanc") is None or not PLUGIN.exists()
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(missing, reason="Orthanc or its DICOMweb plugin is not installed"),
 ]
 

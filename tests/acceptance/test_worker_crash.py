@@ -15,7 +15,7 @@ from dicomnode.demo.phantoms import make_dx_chest, make_mr_flair
 from tests.acceptance.node_process import NodeProcess
 from tests.plugin import install_plugin
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 PLUGIN = """
 import os
@@ -77,7 +77,7 @@ def test_a_crashing_detector_is_contained(tmp_path: Path, plugin: Path, monkeypa
         node.start()
         send(node, tmp_path / "mr")
         send(node, tmp_path / "dx")
-        state = node.wait_outcomes(2, 300)
+        state = node.wait_outcomes(2, 600)
     finally:
         node.close()
     outcomes = {series["Modality"]: series["results"][0] for series in state["recent"]}

@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from tests.faults.receiver import READY_S, Receiver, serving_config
+from tests.faults.receiver import GONE_S, READY_S, Receiver, serving_config
 
 
 class BareReceiver(Receiver):
@@ -54,7 +54,7 @@ class BareReceiver(Receiver):
                 os.kill(self._child, signal.SIGKILL)
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
-            self.process.wait(30)
+            self.process.wait(GONE_S)
         super().close()
 
 

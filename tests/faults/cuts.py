@@ -17,7 +17,7 @@ from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
 from tests.faults.powerloss import Disk, Event, answers, read_record
-from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, stored_paths
+from tests.faults.receiver import READY_S, Receiver, chain_is_whole, leftovers, stored, stored_paths
 from tests.faults.scu import SUCCESS, Image, Scu, make_image
 
 LIMITS = "journal_mb = 1\nprocesses = 2"
@@ -100,7 +100,8 @@ def _send_side_by_side(scanners: Sequence[Scu], images: int) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(READY_S)
+        assert not thread.is_alive(), "a scanner hangs"
     assert not refused, f"refused: {refused}"
 
 

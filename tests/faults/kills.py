@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from tests.faults.load import Account, start_scanners, stop_scanners
-from tests.faults.receiver import Receiver, chain_is_whole, leftovers, stored, torn_files
+from tests.faults.receiver import READY_S, Receiver, chain_is_whole, leftovers, stored, torn_files, wait_until
 
 LIMITS = "min_free_bytes = 1000000\njournal_mb = 2"
 """A small journal, so that a start is quick and its segments are used again between kills."""
@@ -50,6 +50,7 @@ def kill_rounds(receiver: Receiver, rounds: int, seed: int, *, scanners: int = 4
             receiver.start()
             still = leftovers(receiver.data)
             left += [name for name in unfinished if name in still]
+        wait_until(lambda: account.acknowledged, READY_S, "an image that was acknowledged between two kills")
         stop_scanners(senders)
         receiver.kill()
         receiver.start()

@@ -8,13 +8,15 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from tests.faults.receiver import LOCKED_S
+
 DONE, WAITING, DEAD = "done", "waiting", "dead letter"
 ALIVE = ("ready", "leased")
 
 
 def outcomes(database: Path) -> Counter[str]:
     """How many accepted Instances ended as what; one that has no outcome counts under the reason."""
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database, timeout=LOCKED_S)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("BEGIN")
         jobs = _jobs(connection)

@@ -25,9 +25,15 @@ from dicomnode.store.engine import BUSY_TIMEOUT_S, Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.spool import Spool
 from tests.ports import free_port
+from tests.processes import end_of_session
 
 READY_S = 240.0
-STOP_S = 40.0
+STOP_S = 240.0
+GONE_S = 240.0
+LOCKED_S = 60.0
+"""How long a look into the database waits for a process that has just opened it after a crash."""
+PATIENT = ("pdu_timeout_s", "acse_timeout_s", "dimse_timeout_s", "network_timeout_s")
+"""Settings of [receive]: a scanner of these tests is no test of a silent one, however long it gets no processor."""
 
 
 class Receiver:
@@ -51,9 +57,10 @@ class Receiver:
         self.config = folder / "dicomnode.toml"
         self._environment, self._wrapper = dict(environment or {}), tuple(wrapper)
         folder.mkdir(parents=True, exist_ok=True)
+        patient = "".join(f"{name} = {READY_S}\n" for name in PATIENT if name not in receive)
         self.config.write_text(
             f'[node]\nae_title = "NODE"\nhost = "127.0.0.1"\nport = {self.port}\ndata_dir = "{self.data}"\n'
-            f"console_port = 0\n{node}\n[receive]\n{receive}\n"
+            f"console_port = 0\n{node}\n[receive]\n{patient}{receive}\n"
             '[[peer]]\nname = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = 104\nmay_send = true\n'
             f"{tables}"
         )
@@ -95,9 +102,9 @@ class Receiver:
         assert self.process is not None
         children = self.members()[1:]
         self.process.kill()
-        self.process.wait(60)
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive, f"{len(alive)} of {len(children)} children outlived the node"
+        self.process.wait(GONE_S)
+        alive = end_of_session(self.process.pid, children, GONE_S)
+        assert not alive, f"{len(alive)} children outlived the node"
         self.close()
 
     def stop(self) -> int:
@@ -117,7 +124,7 @@ class Receiver:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(60)
+            self.process.wait(GONE_S)
         if self.process.stdout:
             self.process.stdout.close()
         self.process = None
@@ -169,7 +176,7 @@ def stored(data: Path, database: Path | None = None) -> dict[str, str]:
 
 def stored_paths(data: Path, database: Path | None = None) -> dict[str, str]:
     """SOP Instance UID to the file that its row names; conflicting copies left out."""
-    with closing(sqlite3.connect(database or data / "dicomnode.sqlite3")) as connection:
+    with closing(sqlite3.connect(database or data / "dicomnode.sqlite3", timeout=LOCKED_S)) as connection:
         rows = connection.execute("SELECT SOPInstanceUID, path FROM instance WHERE NOT conflict").fetchall()
     return {uid: str(data / "spool" / path) for uid, path in rows}
 
@@ -184,7 +191,7 @@ def data_set_digest(path: Path) -> str:
 
 def torn_files(data: Path) -> list[str]:
     """Files under their final name whose data set is not the one that their row says, or that have no row."""
-    with closing(sqlite3.connect(data / "dicomnode.sqlite3")) as connection:
+    with closing(sqlite3.connect(data / "dicomnode.sqlite3", timeout=LOCKED_S)) as connection:
         rows = dict(connection.execute("SELECT path, sha256 FROM instance").fetchall())
     spool = data / "spool"
     files = [path for path in (spool / "received").rglob("*") if path.is_file()]
@@ -208,7 +215,7 @@ def chain_is_whole(database: Path) -> bool:
 
 def audit_bodies(database: Path, kind: str) -> list[dict[str, object]]:
     """The bodies of all audit records of one kind, oldest first."""
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database, timeout=LOCKED_S)) as connection:
         rows = connection.execute("SELECT body FROM audit WHERE kind = ? ORDER BY seq", (kind,)).fetchall()
     return [json.loads(body) for (body,) in rows]
 

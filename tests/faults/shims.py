@@ -16,5 +16,5 @@ def build(name: str, folder: Path) -> Path:
     library = folder / f"{name}.so"
     source = Path(__file__).with_name(f"{name}.c")
     command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(source), "-lpthread"]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=240)
     return library

@@ -10,9 +10,11 @@ from tests.faults.receiver import Receiver
 from tests.faults.samples import Sample, Sampler, Trend, look, trends
 
 ASSOCIATIONS = 5
-REST_S = 30.0
-LOOK_EVERY_S = 0.05
-"""Often enough for a trend on a machine that is done within two seconds."""
+REST_S = 120.0
+WARM_IMAGES = 300
+"""By each association before anything counts: with the first instances caches and pools grow, as they may."""
+LOOK_EVERY_S = 0.02
+"""Often enough for a trend on a machine that is done within two seconds, or gives the one who looks little time."""
 MORE_HANDLES, MORE_THREADS = 45, 15
 """What pools of threads and database connections may still grow by, whatever the number of instances: one thread and
 one connection (three handles) for each of five associations in each of three processes."""
@@ -52,14 +54,15 @@ def constant(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
 def many_instances(receiver: Receiver, instances: int, *, side: int = 96, limit_s: float = 3600.0) -> Steadiness:
     """Send ``instances`` over five associations, all open at once, to a running ``receiver`` and watch it."""
     warm = Account()
-    for scanner in start_scanners(receiver.port, ASSOCIATIONS, warm, "2.25.200", images=30, studies=1, side=side):
+    how = {"studies": 1, "side": side}
+    for scanner in start_scanners(receiver.port, ASSOCIATIONS, warm, "2.25.200", images=WARM_IMAGES, **how):
         scanner.join(limit_s)
     time.sleep(1.0)
     before = _together(look(receiver.members, 0))
     account, began = Account(), time.monotonic()
     with Sampler(receiver.members, lambda: float(len(account.acknowledged)), LOOK_EVERY_S) as sampler:
         images = instances // ASSOCIATIONS
-        senders = start_scanners(receiver.port, ASSOCIATIONS, account, "2.25.201", images=images, studies=1, side=side)
+        senders = start_scanners(receiver.port, ASSOCIATIONS, account, "2.25.201", images=images, **how)
         for scanner in senders:
             scanner.join(limit_s)
             assert not scanner.is_alive(), "a scanner hangs"

@@ -67,9 +67,10 @@ class Trouble:
         return chosen
 
     def kill(self, duty: str) -> None:
-        """SIGKILL to a process of that duty, where one runs."""
+        """SIGKILL to a process of that duty, where one runs: the number of one that has ended may be a stranger's."""
+        members = {process.pid for process in self._node.members()}
         for owner, pid in self._node.duties().items():
-            if owner.startswith(f"{duty}-"):
+            if owner.startswith(f"{duty}-") and pid in members:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 return

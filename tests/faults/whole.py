@@ -10,10 +10,11 @@ from typing import Any
 
 from tests.faults.archive import Archive
 from tests.faults.plugin import MODULE, ROUTE
-from tests.faults.receiver import Receiver
+from tests.faults.receiver import LOCKED_S, Receiver
 from tests.plugin import install_plugin
 
-TIMES = "quiet_period_s = 2\nmax_wait_s = 4\nsettle_s = 0.5\nuse_c_find = false"
+TIMES = "quiet_period_s = 15\nmax_wait_s = 15\nsettle_s = 0.5\nuse_c_find = false"
+"""Silence is longer than any pause that a busy machine makes between two images of one Series."""
 
 
 class WholeNode(Receiver):
@@ -35,7 +36,7 @@ class WholeNode(Receiver):
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What a query of the database answers."""
-        with closing(sqlite3.connect(self.database, timeout=30)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=LOCKED_S)) as connection:
             return connection.execute(query, values).fetchall()
 
     def duties(self) -> dict[str, int]:
