@@ -1,12 +1,16 @@
-"""What every test shares: how many run at once, and that nothing is skipped where everything is installed."""
+"""What every test shares: how many run at once, that no example is timed by the clock, that nothing is skipped."""
 
 from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 
 MOST_PROCESSES = 8
+
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -204,7 +205,7 @@ class SharedFolder:
 
     def when_begun(self, act: Callable[[], None]) -> None:
         def watch() -> None:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 120
             while not self.arrived() and time.monotonic() < until:
                 time.sleep(0.001)
             act()
@@ -356,13 +357,23 @@ def test_no_record_no_log_line_and_no_url_holds_a_secret_or_a_name(
 
 
 VICTIM = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 from dicomnode.config import Config
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.store.engine import Store
 from dicomnode.store.spool import Spool
 folder, peer, now = Path(sys.argv[1]), json.loads(sys.argv[2]), float(sys.argv[3])
+sync, unfinished = os.fsync, set()
+
+def fsync(descriptor):  # the second file in a folder stays unfinished until the end comes
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    unfinished.update([path] if path.endswith(".part") else [])
+    if len(unfinished) == 2:
+        time.sleep(600)
+    sync(descriptor)
+
+os.fsync = fsync
 store = Store(f"sqlite:///{folder}/x.sqlite3")
 config = Config.model_validate({"peer": [peer]})
 Deliverer(config, store, Spool(folder / "spool"), "victim", lambda: now).step()
@@ -375,16 +386,17 @@ def test_killed_in_the_middle_nothing_is_half_there_and_all_arrives_afterwards(
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"] * 12, pixels=256_000)
     settings = json.loads(Config(peer=(there.peer(),)).model_dump_json())["peer"][0]
     arguments = [sys.executable, "-c", VICTIM, str(tmp_path), json.dumps(settings), str(outbox.now)]
-    started: list[subprocess.Popen[bytes]] = []
+    started: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
 
     def kill() -> None:
-        os.kill(started[0].pid, signal.SIGKILL)
-        started[0].wait(60)
+        process = started.get(timeout=60)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
 
+    there.when_begun(kill)
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as victim:
-        started.append(victim)
-        there.when_begun(kill)
-        victim.wait(60)
+        started.put(victim)
+        victim.wait(120)
     there.when_begun(lambda: None)
     assert victim.returncode == -signal.SIGKILL
     assert "delivered" not in outbox.states(), "what nobody recorded is not said to be there"

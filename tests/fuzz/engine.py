@@ -56,7 +56,7 @@ def run(
     failures: Path,
     told: Callable[[int], None] = lambda _: None,
     *,
-    least: int = 0,
+    least: int = 1,
 ) -> Outcome:
     """Feed ``target`` until ``seconds`` are over and ``least`` inputs are done; failures of one place are kept once.
 

@@ -23,7 +23,7 @@ from dicomnode.receive import StorageServer
 from dicomnode.store.tables import CommitmentRow, JobRow
 from tests.integration.deliver_fixtures import PLAIN, SC, SR, FakePacs, Outbox
 
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 LONG_S = 700.0
 
 
@@ -65,6 +65,13 @@ class CommitPacs(FakePacs):
         for thread in self._reporting:
             thread.join(60)
         super().__exit__(*_)
+
+    def heard(self) -> list[int | None]:
+        """What the node answered to the reports on its own Associations, when all of these have ended."""
+        for thread in self._reporting:
+            thread.join(60)
+            assert not thread.is_alive()
+        return self.replies
 
     def _action(self, event: Any) -> tuple[int, None]:
         asked = event.action_information

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,14 @@ class FakePacs:
         uid = str(event.request.AffectedSOPInstanceUID)
         self.received.append((uid, str(event.context.transfer_syntax), event.request.DataSet.getvalue()))
         return self.answer(len(self.received), uid, event.assoc)
+
+
+@contextmanager
+def nobody_at() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else can meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def aborting(at: int) -> Answer:

@@ -21,6 +21,12 @@ from dicomnode.store.tables import JobRow, SeriesRow, StudyRow
 STUDY, SERIES = "1.2.3", "1.2.3.1"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A sender that answers is given the time, on a busy machine too."""
+    monkeypatch.setattr(finding, "TIMEOUT_S", 60.0)
+
+
 @contextmanager
 def archive(answers, *, title="CT1"):
     """A Study Root Query SCP; ``answers`` maps an identifier to (status, Dataset) pairs. Yields port and queries."""

@@ -93,7 +93,7 @@ def test_a_transfer_that_goes_on_is_no_difference(node: Node) -> None:
         assert peer.status() == 0
         assert differences(node) == []
         peer.release()
-    for _ in range(200):
+    for _ in range(1200):
         if node.store.scalar(select(AuditRow.seq).where(AuditRow.kind == "instances transferred")):
             break
         time.sleep(0.05)

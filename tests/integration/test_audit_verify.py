@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -187,22 +188,30 @@ def test_a_copy_is_verified_and_not_touched(site: Site) -> None:
 
 def test_verify_works_while_the_node_writes(site: Site) -> None:
     """B9: one snapshot; rows that come meanwhile are no fault."""
-    stop = threading.Event()
+    stop, written = threading.Event(), list[int]()
 
     def write() -> None:
         store = Store(site.store.url)
         while not stop.is_set():
             with store.write() as session:
                 append(session, Event.INFERENCE, {})
+            written.append(1)
         store.close()
+
+    def verify() -> dict[str, Any]:
+        answer, seen, until = site.verify(), len(written), time.monotonic() + 60
+        while len(written) < seen + 2:  # the first of them may have been on its way
+            assert time.monotonic() < until, "nobody writes"
+            time.sleep(0.001)
+        return answer
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        answers = [site.verify() for _ in range(4)]
+        answers = [verify() for _ in range(4)]
     finally:
         stop.set()
-        writer.join(30)
+        writer.join(60)
     assert all(answer["ok"] for answer in answers)
     assert answers[-1]["rows"] > answers[0]["rows"]
 

@@ -155,9 +155,9 @@ def test_no_acknowledged_row_is_lost_by_sigkill(log: Store) -> None:
         pause.wait(dice.random() / 50)
         for writer in writers:
             writer.kill()
-            writer.wait(20)
+            writer.wait(60)
         for reader, writer in zip(readers, writers, strict=True):
-            reader.join(20)
+            reader.join(60)
             assert writer.stdout is not None
             writer.stdout.close()
         assert len(told) >= enough

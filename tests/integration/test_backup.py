@@ -152,7 +152,7 @@ class Writers:
         assert self._process.exitcode == 0
 
     def wait_for(self, count: int) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while len(self.acknowledged) < count and time.monotonic() < until:
             time.sleep(0.01)
         assert len(self.acknowledged) >= count

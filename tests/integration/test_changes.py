@@ -22,7 +22,7 @@ from dicomnode.store.engine import Store
 from dicomnode.store.schema import migrate
 from dicomnode.store.tables import AssociationRow, InstanceRow, JobRow, SeriesRow, StudyRow
 
-LONG_S = 30.0
+LONG_S = 120.0
 
 
 @pytest.fixture

@@ -22,11 +22,14 @@ from dicomnode.store.tables import JobRow
 from tests.integration.commit_fixtures import LONG_S, AskingNode, CommitPacs, report_dataset
 
 Start = Callable[..., tuple[CommitPacs, AskingNode]]
+PATIENT_S = 60.0
+"""For what comes, on a busy machine too."""
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """An archive and a node that asks it; ``listen``: the node's Storage SCP runs too."""
+    monkeypatch.setattr("dicomnode.deliver.commit_scu.REPLY_S", PATIENT_S)
     open_pacs: list[CommitPacs] = []
     nodes: list[AskingNode] = []
 
@@ -35,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ) -> tuple[CommitPacs, AskingNode]:
         pacs = CommitPacs(**how).__enter__()
         open_pacs.append(pacs)
-        patience = {"linger_s": 30.0} if pacs.how == "same" else {}  # a report that comes ends the wait
+        patience = {"linger_s": PATIENT_S} if pacs.how == "same" else {}  # a report that comes ends the wait
         node = AskingNode(tmp_path, pacs.peer(commit=True), **patience, **(options or {}))
         nodes.append(node)
         if listen:
@@ -54,7 +57,7 @@ def test_a_report_on_the_same_association_commits_everything(start: Start) -> No
     node.result()
     node.work()
     assert node.committed() == [True] * 3
-    assert pacs.replies == [0x0000]
+    assert pacs.heard() == [0x0000]
     ((transaction, asked),) = pacs.asked
     assert asked == node.uids()
     assert node.job().state == "done"
@@ -316,6 +319,7 @@ def test_a_node_that_dies_before_it_knows_whether_it_asked_puts_the_same_questio
     with node.outbox.store.write() as session:
         release_owner(session, "deliver-1", node.outbox.now, crashed=True)
     pacs.how = "same"
+    node.options["linger_s"] = PATIENT_S
     node.work()
     assert node.committed() == [True] * 3
     assert pacs.asked[0] == pacs.asked[1]
@@ -353,7 +357,7 @@ def test_a_report_on_our_association_about_an_unknown_transaction_is_refused_and
     node.result()
     pacs.answer_to = lambda _: report_dataset("1.2.3.4", node.uids())
     node.work()
-    assert pacs.replies == [EventStatus.INVALID_ARGUMENT_VALUE]
+    assert pacs.heard() == [EventStatus.INVALID_ARGUMENT_VALUE]
     assert node.committed() == [False] * 3
     (alert,) = node.outbox.audit("security alert")
     assert alert["reason"] == "storage commitment report of an unknown transaction"

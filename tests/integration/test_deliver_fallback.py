@@ -29,7 +29,7 @@ from tests.integration.deliver_fixtures import (
 )
 from tests.integration.stow_fixtures import StowServer
 
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 ALL_CLASSES = frozenset(CLASS_OF.values())
 SEG, PDF = CLASS_OF["seg"], CLASS_OF["pdf"]
 

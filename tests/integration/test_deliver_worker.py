@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dicomnode.deliver.back_off import DAY_S, BackOff
 from dicomnode.deliver.requeue import requeue_dead
 from dicomnode.deliver.worker import Deliverer
 from dicomnode.errors import Permanent
-from dicomnode.jobs import enqueue
+from dicomnode.jobs import Heartbeat, enqueue
 from dicomnode.store.tables import JobRow
 from tests.integration.deliver_fixtures import (
     FakePacs,
@@ -31,7 +32,7 @@ from tests.integration.deliver_fixtures import (
 )
 from tests.ports import free_port
 
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 LONG_S = 400.0
 
 
@@ -51,15 +52,19 @@ def absent(name: str = "pacs") -> Peer:
         return gone.peer(name)
 
 
-def run_until(worker: Deliverer, done, seconds: float = 60.0) -> None:
-    stop = threading.Event()
+def wait_for(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def run_until(worker: Deliverer, done, seconds: float = 120.0, stop: threading.Event | None = None) -> None:
+    stop = stop or threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    until = time.monotonic() + seconds
     try:
-        while not done() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert done()
+        wait_for(done, seconds)
     finally:
         stop.set()
         thread.join(60)
@@ -302,28 +307,36 @@ def test_whoever_lost_its_lease_writes_nothing(outbox: Outbox) -> None:
 
 def test_a_long_batch_keeps_its_lease(outbox: Outbox) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"])
-    seen = []
+    kept: list[bool] = []
 
     def answer(*_) -> int:
         outbox.now += 0.9
-        time.sleep(0.5)
-        seen.append(outbox.jobs()[0].lease_until)
+        wait_for(lambda: outbox.jobs()[0].lease_until == pytest.approx(start + 0.9 + 1.0))
+        kept.append(True)
         return 0
 
     start = outbox.now
     with FakePacs(answer) as pacs:
         deliverer(outbox, pacs.peer(), lease_s=1.0).step()
-    assert seen[0] == pytest.approx(start + 0.9 + 1.0)
+    assert kept == [True]
     assert outbox.states() == ["delivered"]
 
 
-def test_a_lease_lost_in_a_long_batch_stops_the_sending(outbox: Outbox) -> None:
+def test_a_lease_lost_in_a_long_batch_stops_the_sending(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"] * 3)
+    hearts: list[Heartbeat] = []
+
+    class Watched(Heartbeat):
+        def __enter__(self) -> Heartbeat:
+            hearts.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr("dicomnode.deliver.worker.Heartbeat", Watched)
 
     def answer(*_) -> int:
         with outbox.store.write() as session:
             session.execute(update(JobRow).values(lease_token="another"))
-        time.sleep(0.5)
+        assert hearts[0].lost.wait(60)
         return 0
 
     with FakePacs(answer) as pacs:
@@ -414,12 +427,18 @@ def test_a_destination_that_hangs_does_not_delay_another(outbox: Outbox) -> None
     for generation in range(1, 7):
         outbox.add_result(series, "slow", "fast", kinds=["sc"], generation=generation)
     with FakePacs(hanging(1, release)) as slow, FakePacs() as fast:
-        limits = replace(PATIENT, dimse_s=5.0)
-        worker = deliverer(outbox, slow.peer("slow"), fast.peer("fast"), parallel=2, limits=limits)
-        run_until(worker, lambda: outbox.states("fast") == ["delivered"] * 6)
-        assert len(slow.received) == 1
-        assert outbox.states("slow") == ["waiting"] * 6
-        release.set()
+        worker = deliverer(outbox, slow.peer("slow"), fast.peer("fast"), parallel=2)
+        meanwhile: list[tuple[int, list[str]]] = []
+
+        def done() -> bool:
+            if outbox.states("fast") != ["delivered"] * 6 or not slow.received:
+                return False
+            meanwhile.append((len(slow.received), outbox.states("slow")))
+            release.set()
+            return True
+
+        run_until(worker, done)
+    assert meanwhile == [(1, ["waiting"] * 6)]
 
 
 def test_one_destination_gets_one_association_at_a_time(outbox: Outbox) -> None:
@@ -442,15 +461,15 @@ def test_one_destination_gets_one_association_at_a_time(outbox: Outbox) -> None:
 
 def test_stopping_ends_the_running_store_and_leaves_the_rest_waiting(outbox: Outbox) -> None:
     outbox.add_result(outbox.add_study(), "pacs", kinds=["sc"] * 20)
-    started = threading.Event()
+    started, stop = threading.Event(), threading.Event()
 
     def answer(*_) -> int:
         started.set()
-        time.sleep(0.1)
+        assert stop.wait(60)
         return 0
 
     with FakePacs(answer) as pacs:
-        run_until(deliverer(outbox, pacs.peer()), started.is_set)
+        run_until(deliverer(outbox, pacs.peer()), started.is_set, stop=stop)
         n_sent = len(pacs.received)
         assert 1 <= n_sent < 10
         assert outbox.states() == ["delivered"] * n_sent + ["waiting"] * (20 - n_sent)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.config import FolderPeer, StowPeer, parse_config
+from dicomnode.deliver.association import SendLimits
 from dicomnode.node import peer_checks
 from dicomnode.node.build import Blueprint
 from dicomnode.node.doctor import diagnose
@@ -15,6 +16,12 @@ from tests.integration.deliver_fixtures import FakePacs
 from tests.integration.stow_fixtures import Reply, StowServer, make_authority
 
 TOKEN = "sEcReT-bearer-token.0123456789"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that answers is given the time, on a busy machine too."""
+    monkeypatch.setattr(peer_checks, "_QUICK", SendLimits(dimse_s=60.0, acse_s=60.0, stall_s=60.0))
 
 
 def test_an_entity_that_answers_and_one_that_does_not() -> None:

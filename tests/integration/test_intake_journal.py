@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from dicomnode.store.tables import InstanceRow
 from tests.integration.test_receive_storage import Node, slice_of
 
 SEGMENT = 256 * 1024
+LIMIT_S = 60.0
+"""The bound of a hang."""
 
 
 @pytest.fixture
@@ -29,11 +32,15 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def ready(journal: IntakeJournal) -> IntakeJournal:
-    deadline = time.monotonic() + 20
-    while not journal._segments:
+    wait_for(lambda: bool(journal._segments))
+    return journal
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return journal
 
 
 def begun(journal: IntakeJournal, path: str, content: bytes) -> Saving | None:
@@ -199,7 +206,7 @@ def test_a_full_journal_says_so_and_begins_anew_when_its_files_are_durable(spool
     """R1: no record is overwritten before its file is durable by itself."""
     journal = ready(IntakeJournal(spool, "one", SEGMENT))
     count = 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + LIMIT_S
     while count < 60 and time.monotonic() < deadline:
         path, content = placed(spool, count, 30_000)
         if saved(journal, path, content):
@@ -265,23 +272,23 @@ def test_threads_that_wait_share_a_sync_that_began_after_they_asked(spool, monke
     def slow(descriptor: int) -> None:
         calls.append(descriptor)
         began.set()
-        go.wait(10)
+        assert go.wait(LIMIT_S)
         sync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     files = [placed(spool, number) for number in range(9)]
     first = threading.Thread(target=saved, args=(journal, *files[0]))
     first.start()
-    assert began.wait(10)
+    assert began.wait(LIMIT_S)
     late = [threading.Thread(target=saved, args=(journal, *file)) for file in files[1:]]
     for thread in late:
         thread.start()
-    time.sleep(0.2)
+    wait_for(lambda: journal._asked.qsize() == len(late))
     assert all(thread.is_alive() for thread in late)
     assert len(calls) == 1
     go.set()
     for thread in (first, *late):
-        thread.join(10)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
     assert len(calls) == 2
     journal.close()
@@ -352,7 +359,7 @@ def test_r1_what_is_answered_was_synced_after_it_was_written_in_whatever_segment
 
     def slow(descriptor: int) -> None:
         began.set()
-        assert go.wait(30)
+        assert go.wait(LIMIT_S)
         sync(descriptor)
         calls.append(("sync", descriptor))
 
@@ -364,7 +371,7 @@ def test_r1_what_is_answered_was_synced_after_it_was_written_in_whatever_segment
     monkeypatch.setattr(os, "pwritev", written)
     sizes = {"received/aa/first.dcm": 1000, "received/aa/full.dcm": 200_000, "received/aa/next.dcm": 200_000}
     waiting = [begun(journal, path, bytes(size)) for path, size in sizes.items()]
-    assert began.wait(30)
+    assert began.wait(LIMIT_S)
     go.set()
     for saving in waiting:
         assert saving is not None
@@ -385,7 +392,7 @@ def test_r1_memory_that_is_being_written_is_not_given_back(spool, monkeypatch):
 
     def slow(*what: object) -> int:
         began.set()
-        assert go.wait(30)
+        assert go.wait(LIMIT_S)
         return write(*what)
 
     monkeypatch.setattr(os, "pwritev", slow)
@@ -400,11 +407,11 @@ def test_r1_memory_that_is_being_written_is_not_given_back(spool, monkeypatch):
 
     leaving = threading.Thread(target=give_up)
     leaving.start()
-    assert began.wait(30)
+    assert began.wait(LIMIT_S)
     assert not given_back.wait(0.3)
     go.set()
-    assert given_back.wait(30)
-    leaving.join(30)
+    assert given_back.wait(LIMIT_S)
+    leaving.join(LIMIT_S)
     journal.close()
 
 

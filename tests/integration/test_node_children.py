@@ -55,8 +55,8 @@ def test_a_child_that_is_told_to_stop_drains(child: Child) -> None:
 
 def test_several_signals_end_a_child_once(child: Child) -> None:
     pid = started(child)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-        os.kill(pid, number)
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGCONT):
+        os.kill(pid, number)  # all of them before it does anything, however busy the machine is
     child.wait_stopped(time.monotonic() + 60.0)
     assert child.exit_code == 0
 
@@ -66,7 +66,9 @@ def test_a_frozen_child_does_not_hold_up_the_stop(child: Child) -> None:
     before = time.monotonic()
     child.ask_to_stop()
     child.wait_stopped(time.monotonic() + 0.5)
-    assert time.monotonic() - before < 5.0
+    assert time.monotonic() - before < 60.0
+    assert child.process is not None
+    child.process.join(60.0)
     assert child.exit_code == -signal.SIGKILL
 
 
@@ -103,7 +105,7 @@ def test_the_process_ends_with_the_thread_that_asks_for_commitment(
     monkeypatch.setattr(CommitWorker, "run", broken)
     duty = Assignment("deliver", "deliver-1", blueprint(tmp_path))
     stop = threading.Event()
-    too_late = threading.Timer(10.0, stop.set)
+    too_late = threading.Timer(120.0, stop.set)
     too_late.start()
     try:
         with pytest.raises(ZeroDivisionError):

@@ -34,7 +34,7 @@ from tests.integration.stow_fixtures import Reply, StowServer
 from tests.integration.test_deliver_stow import outbound
 from tests.tls_clients import TLS_1_1, TLS_1_2, TLS_1_3, only
 
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 TOKEN = "sEcReT-bearer-token.0123456789"
 PACKAGE = Path(__file__).parents[2] / "dicomnode"
 

@@ -25,7 +25,7 @@ from dicomnode.store.tables import InstanceRow
 from tests.integration.test_intake_journal import ready
 from tests.integration.test_receive_storage import SERIES, Node, slice_of, store_bytes
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

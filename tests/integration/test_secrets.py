@@ -86,7 +86,8 @@ key_password_file = "{self.folder / "stow-password"}"
 
 
 @pytest.fixture
-def secrets(tmp_path: Path) -> Secrets:
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Secrets:
+    monkeypatch.setattr("dicomnode.node.tls_checks._HANDSHAKE_S", 60.0)
     return Secrets(tmp_path)
 
 
@@ -161,7 +162,7 @@ def test_roots_file_may_be_read_by_its_group(request: pytest.FixtureRequest) -> 
     )
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("make", ["folder", "fifo", "missing"])
 def test_a_secret_is_a_file(tmp_path: Path, make: str) -> None:
     """S18: anything else is refused, without waiting for what never comes."""

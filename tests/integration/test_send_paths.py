@@ -12,10 +12,10 @@ from dicomnode.config import Peer
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.send import MAX_LOST, find_dicom, send_paths
 from dicomnode.errors import Permanent
-from tests.integration.deliver_fixtures import SR, FakePacs, aborting, make_file
+from tests.integration.deliver_fixtures import SR, FakePacs, aborting, make_file, nobody_at
 
 Damage = Callable[[bytes], bytes]
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def test_a_peer_that_aborts_every_time_is_given_up(folder: Path) -> None:
 
 
 def test_a_peer_that_is_not_there_is_told_for_every_file(folder: Path) -> None:
-    with FakePacs() as gone:
-        peer = gone.peer()
-    answers = list(send_paths([folder], peer, "SENDER", PATIENT))
+    with nobody_at() as port:
+        peer = Peer(name="p", ae_title="PACS", host="127.0.0.1", port=port)
+        answers = list(send_paths([folder], peer, "SENDER", PATIENT))
     assert [answer.text for answer in answers] == ["connection refused"] * 5
 
 

@@ -38,9 +38,10 @@ from tests.integration.deliver_fixtures import (
     encoded,
     hanging,
     make_file,
+    nobody_at,
 )
 
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 """For a peer that answers, on a busy machine too."""
 HASTY_S = 1.0
 
@@ -162,14 +163,16 @@ def test_an_abort_in_the_middle_leaves_the_rest_untried_and_says_so(tmp_path: Pa
 
 def test_a_peer_that_never_answers_a_store_is_given_up_in_time(tmp_path: Path) -> None:
     release = threading.Event()
+    answered = outbound(tmp_path / "large.dcm", pixels=64_000)
     started = time.monotonic()
     with FakePacs(hanging(2, release)) as pacs:
-        answers = list(send_files(pacs.peer(), "NODE", three(tmp_path), replace(PATIENT, dimse_s=HASTY_S)))
+        limits = replace(PATIENT, dimse_s=HASTY_S, slowest_bytes_s=1000.0)  # a minute for the large one
+        answers = list(send_files(pacs.peer(), "NODE", [answered, *three(tmp_path)], limits))
         seconds = time.monotonic() - started
         release.set()
-    assert seconds < 5
-    assert [answer.lost for answer in answers] == [False, True, True]
-    assert "no response to C-STORE within 1 s" in answers[1].reason
+    assert seconds < 60
+    assert [answer.lost for answer in answers] == [False, True, True, True]
+    assert "no response to C-STORE within " in answers[1].reason
 
 
 def test_a_peer_that_stops_reading_cannot_block_us_for_ever(tmp_path: Path) -> None:
@@ -198,9 +201,8 @@ def test_a_wrong_called_ae_title_is_transient_with_the_reason(tmp_path: Path) ->
 
 
 def test_nobody_listening_is_transient_connection_refused(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        peer = Peer(name="p", ae_title="PACS", host="localhost", port=taken.getsockname()[1])
+    with nobody_at() as port:
+        peer = Peer(name="p", ae_title="PACS", host="localhost", port=port)
         answers = list(send_files(peer, "NODE", three(tmp_path), PATIENT))
     assert [answer.reason for answer in answers] == ["connection refused"] * 3
     assert all(answer.lost and not answer.tried for answer in answers)
@@ -277,16 +279,19 @@ def test_no_file_no_association() -> None:
 
 def test_echo_says_yes_and_how_long() -> None:
     with FakePacs() as pacs:
+        started = time.monotonic()
         answer = echo(pacs.peer(), "NODE", PATIENT)
+        seconds = time.monotonic() - started
     assert answer.ok
     assert answer.reason == "0x0000 success"
-    assert 0 < answer.seconds < 2
+    assert 0 < answer.seconds <= seconds
 
 
 def test_echo_says_why_not() -> None:
     with FakePacs() as pacs:
         rejected = echo(pacs.peer(ae_title="OTHER"), "NODE", PATIENT)
-    gone = echo(pacs.peer(), "NODE", PATIENT)
+    with nobody_at() as port:
+        gone = echo(Peer(name="p", ae_title="PACS", host="127.0.0.1", port=port), "NODE", PATIENT)
     assert not rejected.ok
     assert "Called AE title not recognised" in rejected.reason
     assert not gone.ok

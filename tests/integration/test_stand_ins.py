@@ -23,7 +23,7 @@ from tests.integration.deliver_fixtures import CLASS_OF, FakePacs
 from tests.integration.detect_fixtures import MODEL, Bench, ScriptedDetector, complete_series, finding_result
 
 WORKER = "dicomnode.detect.worker"
-PATIENT = SendLimits(connect_s=20.0, acse_s=20.0, dimse_s=20.0, stall_s=20.0, slowest_bytes_s=1e9)
+PATIENT = SendLimits(connect_s=60.0, acse_s=60.0, dimse_s=60.0, stall_s=60.0, slowest_bytes_s=1e9)
 
 
 class Killed(BaseException):

@@ -96,7 +96,7 @@ class Fragile(Target):
 def test_a_broken_promise_is_found_kept_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fuzzer is no check that cannot fail: a fault is found, once, and its file brings it back."""
     monkeypatch.setitem(TARGETS, "fragile", Fragile)
-    outcome = run(Fragile(), 1, 2.0, tmp_path)
+    outcome = run(Fragile(), 1, 0.0, tmp_path, least=2000)
     [failure] = outcome.failures
     assert "AssertionError" in repeat(Path(failure.file))
     kept = json.loads(Path(failure.file).read_text())
@@ -121,6 +121,13 @@ def test_a_hang_and_a_flood_of_memory_are_findings() -> None:
     """An input may take neither the processor nor the memory."""
     with pytest.raises(Finding, match="hang"), bounded(cpu_s=0.2):
         spin()
+    with pytest.raises(Finding, match="memory"), bounded(memory=2**20):
+        bytearray(os.urandom(2**16)) * 4096
+
+
+def test_what_the_process_had_before_hides_no_flood() -> None:
+    """The peak of its memory counts from the begin of the input: other tests of this process may have had more."""
+    bytearray(os.urandom(2**16)) * 6000
     with pytest.raises(Finding, match="memory"), bounded(memory=2**20):
         bytearray(os.urandom(2**16)) * 4096
 

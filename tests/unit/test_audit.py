@@ -146,7 +146,7 @@ def test_processes_and_threads_append_without_a_fork(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(120)
     verdict = check(store)
     assert (verdict.ok, verdict.rows) == (True, 120)
     with store.read() as session:
@@ -322,7 +322,7 @@ def test_the_sqlite3_shell_edits_one_byte_and_the_row_is_named(log: Store) -> No
     script = "\n".join(f"DROP TRIGGER {name};" for name in TRIGGERS)
     script += "\nUPDATE audit SET body = replace(body, 'P1', 'P7') WHERE seq = 4;\n"
     script += ";\n".join(TRIGGERS.values()) + ";\n"
-    subprocess.run([shell, "-bail", str(log.path)], input=script, text=True, check=True, timeout=30)
+    subprocess.run([shell, "-bail", str(log.path)], input=script, text=True, check=True, timeout=120)
     assert "P7" in raw_rows(log)[3][3]
     verdict = check(log)
     assert (verdict.ok, verdict.first_bad) == (False, 4)

@@ -52,7 +52,7 @@ def test_it_goes_on_with_monotonic_time_and_survives_the_way_to_another_process(
     first = clock()
     assert 1005.0 <= first < 1060.0
     assert clock() >= first
-    assert clock.machine_ahead_s() == pytest.approx(time.time() - clock(), abs=5.0)
+    assert clock.machine_ahead_s() == pytest.approx(time.time() - clock(), abs=60.0)
 
 
 def test_supervisors_with_other_roles_on_the_same_database_share_one_clock(store: Store) -> None:
@@ -70,7 +70,7 @@ def test_a_clock_of_an_earlier_run_or_start_of_the_machine_is_not_taken_over(sto
     assert take_up_clock(store, ROLES) != first
     with store.write() as session:
         session.scalars(select(ClockRow)).one().boot = "another start"
-    assert abs(running(store)() - time.time()) < 5.0
+    assert abs(running(store)() - time.time()) < 60.0
     assert running(store).boot == new_clock().boot
 
 
@@ -98,7 +98,7 @@ def test_nothing_waits_for_tomorrow_after_the_clock_was_set_back_while_the_node_
         waits, leased = session.scalars(select(JobRow).order_by(JobRow.id))
         (told,) = session.scalars(select(AuditRow.body).where(AuditRow.kind == "clock changed"))
     assert max(series.first_received_at, series.last_received_at, association.ended_at or 0, waits.created_at) <= now
-    assert waits.not_before - now == pytest.approx(600, abs=20)
+    assert waits.not_before - now == pytest.approx(600, abs=60)
     assert waits.payload == {**payload, "waiting_since": pytest.approx(now, abs=20)}
     assert (leased.lease_until or 0) - now == pytest.approx(60, abs=20)
     assert '"while":"the node was stopped"' in told
@@ -134,7 +134,7 @@ def test_a_start_after_a_pause_changes_nothing(store: Store) -> None:
         session.add(JobRow(kind="deliver", dedup_key="1", payload={}, not_before=time.time() + 600, created_at=1.0))
     take_up_clock(store, ROLES)
     with store.read() as session:
-        assert session.scalars(select(JobRow.not_before)).one() - time.time() == pytest.approx(600, abs=20)
+        assert session.scalars(select(JobRow.not_before)).one() - time.time() == pytest.approx(600, abs=60)
         assert session.scalars(select(AuditRow)).all() == []
 
 

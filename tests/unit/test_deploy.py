@@ -213,7 +213,7 @@ def test_the_health_check_tells_a_living_node_from_a_dead_one(
     program.chmod(0o755)
     command = values("HEALTHCHECK")[0].split("CMD ", 1)[1]
     path = f"{tmp_path}:{Path(os.__file__).parents[2] / 'bin'}:{os.environ['PATH']}"
-    result = subprocess.run(["/bin/sh", "-c", command], env={"PATH": path}, capture_output=True, timeout=30)
+    result = subprocess.run(["/bin/sh", "-c", command], env={"PATH": path}, capture_output=True, timeout=120)
     assert (result.returncode == 0) == healthy
     assert not result.stderr
 

@@ -327,7 +327,7 @@ def test_processes_that_claim_at_once_do_every_job_exactly_once(store: Store) ->
         process.start()
     worked, ended = [], 0
     while ended < len(owners):
-        _owner, key = done.get(timeout=60)
+        _owner, key = done.get(timeout=120)
         ended += key is None
         worked += [key] if key is not None else []
     for process in processes:

@@ -33,11 +33,11 @@ def connected(folder: Path | None) -> Iterator[tuple[socket.socket, socket.socke
             )
             greeting.start()
             ours = server.wrap_socket(ours, server_side=True)
-            greeting.join(30)
+            greeting.join(60)
             peer = secured[0]
         held.callback(peer.close)
         held.callback(ours.close)
-        peer.settimeout(30)
+        peer.settimeout(60)
         yield peer, ours
 
 
@@ -61,7 +61,7 @@ def test_r17_an_interrupted_connection_gives_what_was_sent_or_ends(tmp_path: Pat
         peer.sendall(SENT)
         ending = threading.Thread(target=wire.interrupt)
         ending.start()
-        ending.join(30)
+        ending.join(60)
         assert ours.fileno() >= 0, "its number may mean another connection while the reading thread uses it"
         assert set(until_it_ends(wire)) <= set(SENT)
         with pytest.raises(PeerGone):

@@ -100,11 +100,12 @@ def test_a_broken_limit_is_permanent_and_the_next_call_works(
 def test_a_call_that_does_not_end_is_ended_by_the_clock_on_the_wall() -> None:
     """S10: bounded time, whatever the child waits for."""
     with Sandbox(FUNCTIONS, replace(LIMITS, wall_s=1.0)) as hasty:
-        call(hasty, "echo")
+        hasty.start()
         begun = time.monotonic()
         with pytest.raises(Permanent, match="took longer than 1 s"):
             call(hasty, "sleep")
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 120
+        hasty.limits = LIMITS  # of the next child, which has to answer, on a busy machine too
         assert call(hasty, "echo", 1) == 1
 
 
@@ -114,8 +115,9 @@ def test_a_child_that_somebody_kills_is_no_fault_of_its_input(sandbox: Sandbox) 
         call(sandbox, "die")
     with pytest.raises(Transient, match="the disk is tired"):
         call(sandbox, "try_later")
-    os.kill(int(str(call(sandbox, "process"))), signal.SIGKILL)
-    time.sleep(0.2)
+    child = int(str(call(sandbox, "process")))
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it is gone; its status is left to the sandbox
     assert call(sandbox, "echo", 1) == 1
 
 
