@@ -107,7 +107,8 @@ class Deidentifier:
         """
         values = part.texts({_PATIENT_ID, _ISSUER, _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES})
         sop_class = values[_SOP_CLASS]
-        if not _UID.fullmatch(part.transfer_syntax) or not _UID.fullmatch(sop_class or "0"):
+        one_each = not part.has_several({_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES})
+        if not (one_each and _UID.fullmatch(part.transfer_syntax) and _UID.fullmatch(sop_class or "0")):
             raise Quarantined(Reason.MALFORMED, "a UID of the object is none")
         if sop_class == _DIRECTORY or part.sop_class == _DIRECTORY:
             raise Quarantined(Reason.DIRECTORY)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicomnode.audit import append
 from dicomnode.audit.events import Event
@@ -19,6 +18,7 @@ from dicomnode.deid.refusal import Quarantined, Reason
 from dicomnode.deid.reidentify import Reidentifier, Sources
 from dicomnode.deid.returning import Returned, Returner, reader_of
 from dicomnode.deid.vault import Vault
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 from dicomnode.dicom.header import read_header
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.references import require_uid
@@ -58,7 +58,7 @@ class OriginalsFolder:
             with path.open("rb", buffering=0) as stream:
                 parse_part10(stream)
             return dcmread(path, stop_before_pixels=True, force=True)
-        except (InvalidDicomError, ValueError, TypeError, NotImplementedError, EOFError, KeyError, AttributeError):
+        except (*PYDICOM_FAULTS, ValueError, TypeError, NotImplementedError, EOFError, KeyError, AttributeError):
             return None
 
 

@@ -60,6 +60,13 @@ class Part10:
                 found[element.tag] = str(values[0]) if values else ""
         return found
 
+    def has_several(self, tags: Collection[int]) -> bool:
+        """Whether one of ``tags`` at the top has more than one value."""
+        return any(
+            element.tag in tags and isinstance(element.value, bytes) and b"\\" in element.value
+            for element in self.elements
+        )
+
     def names(self) -> frozenset[str]:
         """Parts of the identifiers and names at the top, to be kept out of cleaned texts."""
         texts = [

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import iter_pixels, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 from dicomnode.errors import Permanent
 
 Stored = npt.NDArray[Any]
@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
 UNDECODABLE = (
     ValueError, RuntimeError, AttributeError, NotImplementedError, LookupError, TypeError, ArithmeticError, EOFError,
-    OSError, struct.error, InvalidDicomError,
+    OSError, struct.error, *PYDICOM_FAULTS,
 )  # fmt: skip
 """What pydicom and its decoders raise on pixels they cannot read."""
 _LOOKED_AT = 16

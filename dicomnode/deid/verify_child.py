@@ -10,12 +10,12 @@ import pydicom
 from pydicom import config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomnode.deid.identifiers import identifiers_of
 from dicomnode.deid.scorecard import pixel_digest, score_pair
 from dicomnode.deid.table import PIXEL_OPTIONS, action_table
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 from dicomnode.errors import Permanent
 from dicomnode.sandbox import Room
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> FileDataset:
     try:
         return pydicom.dcmread(path, force=True, defer_size=1 << 16)
     except (
-        InvalidDicomError,
+        *PYDICOM_FAULTS,
         ValueError,
         TypeError,
         NotImplementedError,

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
@@ -23,6 +22,7 @@ from dicomnode.deliver.association import NothingAccepted, SendLimits, associati
 from dicomnode.deliver.contexts import accepted_pairs, batches, contexts_for, is_convertible
 from dicomnode.deliver.line import Line, NothingSent, Shipment
 from dicomnode.deliver.sending import REFUSED_CLASS, OutboundFile, SentStatus, failed, not_sent, unreadable
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 from dicomnode.dicom.header import part10_offset
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.sop_classes import VERIFICATION, sop_class_name
@@ -35,9 +35,9 @@ _META_BYTES = 256 * 1024
 _META_AT, _META = 128, b"DICM\x02\x00"
 _ABORTED = "the peer aborted the association"
 # What pydicom raises on damaged file meta information; pynetdicom reads it. The last one is a RuntimeError too.
-_DAMAGED_META = (InvalidDicomError, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
+_DAMAGED_META = (*PYDICOM_FAULTS, EOFError, AttributeError, KeyError, TypeError, struct.error, NotImplementedError)
 _UNREADABLE = (
-    InvalidDicomError,
+    *PYDICOM_FAULTS,
     OSError,
     EOFError,
     ValueError,

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sequence import Sequence
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import decode
 from pynetdicom.events import Event
 
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 from dicomnode.dicom.header import require_whole
 from dicomnode.dicom.header_source import MalformedHeader
 from dicomnode.dicom.references import require_uid
@@ -35,8 +35,7 @@ MAX_REPORT_BYTES = 2 * 1024 * 1024
 _EVENT_TYPES = frozenset({1, 2})
 _UNREADABLE = (
     MalformedHeader,
-    BytesLengthException,
-    InvalidDicomError,
+    *PYDICOM_FAULTS,
     EOFError,
     OSError,
     ValueError,

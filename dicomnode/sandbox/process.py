@@ -23,6 +23,8 @@ from dicomnode.sandbox.spare import Spare
 from dicomnode.sandbox.wire import PLACE, Garbled, Kind, Late, receive, receive_head, receive_into, receive_rest, send
 
 _START_S, _END_S, _MIB = 120.0, 5.0, 1 << 20
+_DYING_S = 60.0
+"""For a child that has closed its line to be gone: the kernel takes its gigabytes back first."""
 _MOST_BLOCKS, _MOST_REASON = 16, 500
 _HEAP = {
     "MALLOC_ARENA_MAX": "1",
@@ -173,7 +175,7 @@ class SandboxProcess:
 
     def _cause_of_death(self) -> Permanent | Transient:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
+            self._process.wait(_DYING_S)
         status = self._process.returncode
         self.end()
         if status is None or status >= 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from dicomnode.deid.engine import Deidentifier
 from dicomnode.deid.files import deidentify_file
@@ -59,12 +60,13 @@ class Leaving(Target):
         assert left.PatientIdentityRemoved == "YES"
         assert left.PatientID.startswith(PREFIX)
         assert left.SOPInstanceUID == left.file_meta.MediaStorageSOPInstanceUID
-        assert not any(element.tag.is_private for element in _elements(left)), "a private element has left"
+        assert not any(tag.is_private for tag in _tags(left)), "a private element has left"
 
 
-def _elements(dataset: Dataset) -> Iterator[pydicom.DataElement]:
-    for element in dataset:
-        yield element
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _elements(item)
+def _tags(dataset: Dataset) -> Iterator[BaseTag]:
+    for tag in list(dataset.keys()):
+        yield tag
+        with suppress(AttributeError):  # US or SS, and no Pixel Representation to tell which: as in the source
+            if dataset[tag].VR == "SQ":
+                for item in dataset[tag].value:
+                    yield from _tags(item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -112,6 +113,19 @@ def test_what_cannot_be_converted_safely_fails_by_itself_and_the_others_go_on(
     assert first.status is None
     assert "does not accept" in first.reason
     assert name in first.reason
+    assert second.accepted
+
+
+def test_an_element_that_cannot_be_encoded_anew_fails_its_file_and_the_others_go_on(tmp_path: Path) -> None:
+    """A US of three bytes in the file: byte for byte it would leave, converted it cannot."""
+    files = [outbound(tmp_path / "a.dcm"), outbound(tmp_path / "b.dcm")]
+    with files[0].path.open("ab") as more:
+        more.write(
+            struct.pack("<HH2sHI", 0x7FE1, 0x10, b"UN", 0, 0) + struct.pack("<HH2sH", 0x7FE1, 0x12, b"US", 3) + b"abc"
+        )
+    with FakePacs(syntaxes=[ImplicitVRLittleEndian]) as pacs:
+        first, second = send_files(pacs.peer(), "NODE", files, PATIENT)
+    assert (first.disposition, first.reason) == (Disposition.PERMANENT, "the data set cannot be encoded")
     assert second.accepted
 
 

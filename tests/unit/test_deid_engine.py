@@ -626,6 +626,15 @@ def test_what_cannot_be_read_is_held_back(content: bytes, reason: Reason) -> Non
     assert _reason(content) is reason
 
 
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_an_object_with_two_uids_in_one_attribute_is_held_back(keyword: str) -> None:
+    """PS3.3 C.12.1: it is one object of one Study; its new file meta could name one of two only."""
+    dataset: Any = image()
+    dataset[keyword].value = ["1.2.3", "1.2.4"]
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    assert _reason(file_of(dataset)) is Reason.MALFORMED
+
+
 def test_a_directory_of_a_medium_is_held_back() -> None:
     """D9: a DICOMDIR holds file names; it is made anew by whoever writes a medium."""
     dataset: Any = image("1.2.840.10008.1.3.10")

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicomnode.deid.masks import PixelSettings, pixel_settings
 from dicomnode.deid.pixels import FACE_LEFT, MASKED_BY_LOOK, NOT_LOOKED_AT, PixelCleaner
+from dicomnode.errors import Permanent
 from tests.deid_pictures import CT, SC, US, image, smooth_picture, written
 
 WORDS = "SAMPLE QUENTIN 88321"
@@ -124,6 +127,14 @@ def test_pixels_that_cannot_be_decoded():
     assert (decision.hold, decision.warnings) == (None, (NOT_LOOKED_AT,))
     broken.BurnedInAnnotation = "YES"
     assert policy().examine(broken).hold is not None
+
+
+def test_a_pixel_header_with_a_length_of_no_number_is_no_crash():
+    """What pydicom raises on the value is no ValueError; the object is held back with a reason."""
+    source = image(smooth_picture())
+    source["BitsAllocated"] = RawDataElement(Tag("BitsAllocated"), "UL", 2, b"\x10\x00", 0, False, True)
+    with pytest.raises(Permanent, match="the header of the pixels cannot be read: BytesLengthException"):
+        policy().examine(source)
 
 
 @pytest.mark.parametrize(("values", "warned"), [

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
@@ -21,6 +20,7 @@ from pydicom.uid import (
 
 from dicomnode.detectors.contract import Mask, Plane, Volume
 from dicomnode.detectors.hosted.exchange import Unreadable
+from dicomnode.dicom.faults import PYDICOM_FAULTS
 
 _CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
@@ -109,7 +109,7 @@ def read_dicom_segmentation(
         groups = list(dataset.PerFrameFunctionalGroupsSequence)
         numbers = [int(_of(one, dataset, "SegmentIdentificationSequence").ReferencedSegmentNumber) for one in groups]
         places = [_plane_of(one, dataset, volume, written) for one in groups]
-    except (OSError, InvalidDicomError, AttributeError, KeyError, IndexError, ValueError, TypeError) as error:
+    except (OSError, *PYDICOM_FAULTS, AttributeError, KeyError, IndexError, ValueError, TypeError) as error:
         raise Unreadable("the DICOM file is no Segmentation that can be read") from error
     if frames.shape[1:] != volume.planes[0].shape or len(frames) != len(groups):
         raise Unreadable("the Segmentation does not lie on the pixels that were given")
