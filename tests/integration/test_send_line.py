@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
@@ -84,17 +85,10 @@ class Wire:
         self.send(command_pdus(context_id, response(command, status), 0))
 
 
-class Script:
-    """A peer on loopback that accepts every Presentation Context and then does what ``act`` says, once."""
+class Listening:
+    """A thread with a listener on loopback, which has to come to its end."""
 
-    def __init__(
-        self, act: Callable[[Wire], None], *, max_pdu: int = 16384, tls: ssl.SSLContext | None = None, plain: str = ""
-    ) -> None:
-        self._act, self._max_pdu, self._tls, self._plain = act, max_pdu, tls, plain
-        self.failed: BaseException | None = None
-        self.wire: Wire | None = None
-
-    def __enter__(self) -> Script:
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(LONG_S)
         self.port = self._listener.getsockname()[1]
@@ -106,6 +100,23 @@ class Script:
         self._thread.join(LONG_S)
         self._listener.close()
         assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Script(Listening):
+    """A peer on loopback that accepts every Presentation Context and then does what ``act`` says, once."""
+
+    def __init__(
+        self, act: Callable[[Wire], None], *, max_pdu: int = 16384, tls: ssl.SSLContext | None = None, plain: str = ""
+    ) -> None:
+        self._act, self._max_pdu, self._tls, self._plain = act, max_pdu, tls, plain
+        self.failed: BaseException | None = None
+        self.wire: Wire | None = None
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
         assert self.failed is None, self.failed
 
     @property
@@ -466,27 +477,16 @@ def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
     assert got == [body_of(file.path) for file in files]
 
 
-class Relay:
+class Relay(Listening):
     """Before a peer on loopback: once ``hold`` is set, what the peer says stops behind its first bytes until ``go``."""
 
     def __init__(self, port: int) -> None:
         self.hold, self.begun, self.go = threading.Event(), threading.Event(), threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, args=(port,), daemon=True)
+        self._far = port
 
-    def __enter__(self) -> Relay:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(LONG_S)
-        self._listener.close()
-        assert not self._thread.is_alive()
-
-    def _run(self, port: int) -> None:
+    def _run(self) -> None:
         near, _ = self._listener.accept()
-        with near, socket.create_connection(("127.0.0.1", port)) as far:
+        with near, socket.create_connection(("127.0.0.1", self._far)) as far:
             back = threading.Thread(target=self._back, args=(far, near), daemon=True)
             back.start()
             with suppress(OSError):
