@@ -26,6 +26,9 @@ _TEXT_VALUE, _CODE_MEANING, _SCHEME = 0x0040A160, 0x00080104, 0x00080102
 _SAYS_WHAT = frozenset({0x00080070, 0x00081090, 0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
 """Device and codes: their words are common to all objects, also where a patient has the same name."""
 _NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "AT": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8}
+_STRINGS = TEXT_KINDS | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
+_SWALLOWED = re.compile(rb"\0[^\0 \\]")
+"""A zero that pads nothing: with a wrong length a value holds the heads of the elements behind it, and these zeros."""
 _UID = re.compile(r"[0-9.]{1,64}")
 STANDARD_SCHEMES = frozenset({
     "DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "FMA", "UMLS", "BARI", "ACR", "I10", "I9", "ICDO",
@@ -213,6 +216,8 @@ class Walk:
             return element
         if element.kind in _NUMBER_BYTES:
             return _number(element, value)
+        if element.kind in _STRINGS and _SWALLOWED.search(value):
+            raise Quarantined(Reason.MALFORMED, "a text that stays holds bytes that no text has")
         if element.kind == "AS":
             age = value.decode("latin-1")
             capped = capped_age(age)

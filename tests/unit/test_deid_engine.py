@@ -273,6 +273,30 @@ def test_a_number_that_has_swallowed_other_elements_does_not_leave(vr: bytes, va
     assert _reason(content[:at] + number + content[at + 10 :]) is Reason.MALFORMED
 
 
+@pytest.mark.parametrize(
+    ("tag", "vr"), [(0x00080060, b"CS"), (0x00180015, b"CS"), (0x00180050, b"DS"), (0x00080070, b"LO")]
+)
+def test_a_text_that_has_swallowed_other_elements_does_not_leave(tag: int, vr: bytes) -> None:
+    """D3: the name is no element any more then, and no rule of its own meets it."""
+    content = file_of(image())
+    content = content.replace(_number(0x00080060, b"CS", b"CT"), b"")
+    begin, end = (content.index(struct.pack("<HH", *place)) for place in ((0x0010, 0x0010), (0x0010, 0x0020)))
+    name = content[begin:end]
+    assert b"PN" in name
+    at = content.index(struct.pack("<HH", 0x0008, 0x0016))
+    for swallower in (_number(tag, vr, b"CT" + name), _un(tag, b"CT" + name)):
+        assert _reason(content[:at] + swallower + content[at:begin] + content[end:]) is Reason.MALFORMED
+
+
+def test_texts_padded_with_zeros_stay() -> None:
+    """Devices pad with zeros what is to be padded with blanks, each value of several too."""
+    content = file_of(image())
+    at = content.index(struct.pack("<HH", 0x0020, 0x000D))
+    padded = _number(0x00180015, b"CS", b"CHEST\0\\HEAD\0\0\0")
+    raw, _ = transformed(content[:at] + padded + content[at:])
+    assert padded in raw
+
+
 def test_numbers_with_as_many_values_as_they_may_have_stay_as_they_are() -> None:
     """D13: one, three, and any number of them."""
     content = file_of(image())
