@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import struct
@@ -18,6 +17,7 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
 from dicomnode.config import Peer, TlsFiles
+from dicomnode.deliver import line
 from dicomnode.deliver.association import SendLimits
 from dicomnode.deliver.line import BUFFER_BYTES, Line
 from dicomnode.deliver.scu import send_files
@@ -158,6 +158,18 @@ def big(path: Path, size: int) -> OutboundFile:
     return file
 
 
+def keeping(got: list[bytes]) -> Callable[[Wire], None]:
+    """A peer that takes every data set into ``got``."""
+
+    def act(wire: Wire) -> None:
+        while True:
+            command, body = wire.message()
+            got.append(body)
+            wire.answer(command)
+
+    return act
+
+
 def server_side(folder: Path) -> tuple[Authority, ssl.SSLContext]:
     """TLS of a peer on loopback, and the authority that its certificate is from."""
     authority = Authority(folder)
@@ -185,15 +197,8 @@ def deliver(script: Script, files: Sequence, limits: SendLimits = PATIENT, **cha
 def test_a_data_set_arrives_byte_for_byte_in_pdus_the_peer_can_take(tmp_path: Path, max_pdu: int, size: int) -> None:
     """PS3.8 D.1: no PDU is longer than the peer said; 0 is no limit. Fragments but the last have an even length."""
     got: list[bytes] = []
-
-    def act(wire: Wire) -> None:
-        while True:
-            command, body = wire.message()
-            got.append(body)
-            wire.answer(command)
-
     file = big(tmp_path / "a.dcm", size)
-    with Script(act, max_pdu=max_pdu) as script:
+    with Script(keeping(got), max_pdu=max_pdu) as script:
         answers = deliver(script, [file, file])
     assert [answer.status for answer in answers] == [0, 0]
     assert got == [body_of(file.path)] * 2
@@ -462,15 +467,8 @@ def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
     """One thread reads and writes the TLS state; an early answer, many records and small PDUs pass."""
     authority, context = server_side(tmp_path)
     got: list[bytes] = []
-
-    def act(wire: Wire) -> None:
-        while True:
-            command, body = wire.message()
-            got.append(body)
-            wire.answer(command)
-
     files = [big(tmp_path / f"{name}.dcm", 2_000_000) for name in "ab"]
-    with Script(act, max_pdu=4096, tls=context) as script:
+    with Script(keeping(got), max_pdu=4096, tls=context) as script:
         peer = Peer(name="p", ae_title="P", host="127.0.0.1", port=script.port, tls={"ca": authority.ca})
         answers = list(send_files(peer, "NODE", files, PATIENT))
     assert [answer.status for answer in answers] == [0, 0]
@@ -511,7 +509,7 @@ def test_over_tls_half_an_answer_does_not_disturb_what_is_sent(tmp_path: Path, m
     """Half a record can be seen, not read: the data set goes on, and the answer counts when it is whole."""
     authority, context = server_side(tmp_path)
     context.num_tickets = 0
-    heard = Line._heard
+    heard, is_readable, readable = Line._heard, line._is_readable, [False]
 
     def act(wire: Wire) -> None:
         wire.pdu()
@@ -523,13 +521,18 @@ def test_over_tls_half_an_answer_does_not_disturb_what_is_sent(tmp_path: Path, m
             pass
         wire.send(RELEASE_RP)
 
-    def watched(line: Line, connection: socket.socket) -> bool:
-        half = bool(select.select([connection], [], [], 0)[0])
-        said = heard(line, connection)
-        if half and not said:
+    def looked(connection: socket.socket) -> bool:
+        readable[0] = is_readable(connection)
+        return readable[0]
+
+    def watched(sender: Line, connection: socket.socket) -> bool:
+        readable[0] = False
+        said = heard(sender, connection)
+        if readable[0] and not said:
             relay.go.set()
         return said
 
+    monkeypatch.setattr(line, "_is_readable", looked)
     monkeypatch.setattr(Line, "_heard", watched)
     file = big(tmp_path / "a.dcm", 32_000_000)
     with Script(act, max_pdu=131072, tls=context) as script, Relay(script.port) as relay:
