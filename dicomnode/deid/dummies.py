@@ -12,11 +12,11 @@ _TEXT: Mapping[str, str] = {
     "UR": "urn:dicomnode:removed",
 }  # fmt: skip
 _WORDS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_WIDTHS: Mapping[str, int] = {
-    "US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8, "FL": 4, "FD": 8, "AT": 4, "OB": 2, "OW": 2, "OL": 4,
-    "OF": 4, "OD": 8, "OV": 8, "UN": 2,
+NUMBER_BYTES: Mapping[str, int] = {
+    "US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8, "FL": 4, "FD": 8, "AT": 4,
 }  # fmt: skip
-_NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"})
+"""VRs of numbers, and how long one value is (PS3.5 table 6.2-1)."""
+_WIDTHS: Mapping[str, int] = {**NUMBER_BYTES, "OB": 2, "OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8, "UN": 2}
 
 # fmt: off
 CODED: Mapping[int, tuple[str, ...]] = {
@@ -67,7 +67,7 @@ def dummy(tag: int, vr: str, before: Element, replacement: str = "") -> Element:
     if kind in _TEXT:
         return _text(tag, vr, _TEXT[kind])
     width = _WIDTHS.get(kind, 2)
-    held = len(before.value) if isinstance(before.value, bytes) and kind in _NUMBERS else 0
+    held = len(before.value) if isinstance(before.value, bytes) and kind in NUMBER_BYTES else 0
     return Element(tag, vr, bytes(max(width, held - held % width)))
 
 

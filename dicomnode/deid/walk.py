@@ -25,7 +25,6 @@ _ACCESSION, _STUDY_ID = 0x00080050, 0x00200010
 _TEXT_VALUE, _CODE_MEANING, _SCHEME = 0x0040A160, 0x00080104, 0x00080102
 _SAYS_WHAT = frozenset({0x00080070, 0x00081090, 0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
 """Device and codes: their words are common to all objects, also where a patient has the same name."""
-_NUMBER_BYTES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "AT": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8}
 _STRINGS = TEXT_KINDS | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
 _SWALLOWED = re.compile(rb"\0[^\0 \\]")
 """A zero that pads nothing: with a wrong length a value holds the heads of the elements behind it, and these zeros."""
@@ -214,18 +213,19 @@ class Walk:
             return None
         if isinstance(value, Span):
             return element
-        if element.kind in _NUMBER_BYTES:
-            return _number(element, value)
-        if element.kind in _STRINGS and _SWALLOWED.search(value):
+        kind = element.kind
+        if kind in dummies.NUMBER_BYTES:
+            return _number(element, value, dummies.NUMBER_BYTES[kind])
+        if kind in _STRINGS and _SWALLOWED.search(value):
             raise Quarantined(Reason.MALFORMED, "a text that stays holds bytes that no text has")
-        if element.kind == "AS":
+        if kind == "AS":
             age = value.decode("latin-1")
             capped = capped_age(age)
             return element if capped == age else text_element(element.tag, capped)._replace(vr=element.vr)
         if self._tells_identity(element, place):
             self.notes["identity in a text that stays"] += 1
             return dummies.dummy(element.tag, element.vr, element)
-        fitting = value if value.isascii() or element.kind not in TEXT_KINDS else legible(value, place.encodings)
+        fitting = value if value.isascii() or kind not in TEXT_KINDS else legible(value, place.encodings)
         if fitting is not value:
             self.notes["text outside its character set"] += 1
             return element._replace(value=fitting)
@@ -352,9 +352,9 @@ class Walk:
         return self._keep(element, place)
 
 
-def _number(element: Element, value: bytes) -> Element:
+def _number(element: Element, value: bytes, width: int) -> Element:
     """A number that stays. What is longer than numbers are has other elements in it, which no rule has met."""
-    count, rest = divmod(len(value), _NUMBER_BYTES[element.kind])
+    count, rest = divmod(len(value), width)
     if rest or (count > most_values(element.tag) > 0):
         raise Quarantined(Reason.MALFORMED, "a number has a length that no number of its attribute has")
     return element
